@@ -10,6 +10,7 @@
 
 pub mod archive;
 pub mod boot;
+pub mod cli;
 pub mod image;
 pub mod lock;
 pub mod process;

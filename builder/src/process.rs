@@ -48,6 +48,7 @@ pub struct Output {
 #[derive(Debug, Clone)]
 pub struct Tool {
     program: OsString,
+    name: Option<String>,
     arguments: Vec<OsString>,
     environment: Option<Vec<(OsString, OsString)>>,
     directory: Option<PathBuf>,
@@ -59,11 +60,19 @@ impl Tool {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
+            name: None,
             arguments: Vec::new(),
             environment: None,
             directory: None,
             input: Vec::new(),
         }
+    }
+
+    /// Known to people by this name, where the program that is started only wraps another.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
     }
 
     /// One more argument.
@@ -141,7 +150,8 @@ impl Tool {
 
     /// The program's name for people.
     pub fn name(&self) -> String {
-        Path::new(&self.program).file_name().unwrap_or(&self.program).to_string_lossy().into_owned()
+        let program = self.name.as_deref().map_or(self.program.as_os_str(), OsStr::new);
+        Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
     }
 }
 

@@ -1,0 +1,75 @@
+//! What can be wrong with a profile, said so that it can be put right.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A profile cannot be used.
+#[derive(Debug, Error)]
+pub enum ProfileError {
+    /// The file is not there.
+    #[error("there is no profile {name} in {}{}", .tree.display(), suggestion(.near))]
+    Missing {
+        /// The name asked for.
+        name: String,
+        /// The profile tree.
+        tree: PathBuf,
+        /// Names that look like it.
+        near: Option<String>,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not what a profile looks like.
+    #[error("{}:{line}:{column}: {message}{}", .file.display(), suggestion(.near))]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+        /// The nearest key that is known, for an unknown one.
+        near: Option<String>,
+    },
+    /// Files extend each other in a circle.
+    #[error("profiles extend each other in a circle: {0}")]
+    Circle(String),
+    /// A value that is well-formed but makes no sense.
+    #[error("{place}: {message}")]
+    Value {
+        /// `FILE:LINE: KEY`.
+        place: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+fn suggestion(near: &Option<String>) -> String {
+    near.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// The candidate that a person most likely meant, if one is near enough.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// Line and column, both from 1, of a byte offset.
+pub fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    (line, String::from_utf8_lossy(&before[start..]).chars().count() + 1)
+}
