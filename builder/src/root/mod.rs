@@ -1,1 +1,102 @@
-//! The `root` stage.
+//! The `root` stage: from locked packages to the tree that becomes the image's root.
+//!
+//! Takes packages of the store (uncompressed by [`crate::store`]) and a merged profile. Gives a tree with every package
+//! configured ([`install`]), then the same tree with everything the profile adds and everything that would tell one
+//! build from another taken away ([`seal`]).
+//!
+//! dpkg does what dpkg does: order, diversions, conffiles, triggers and maintainer scripts are those of the target's own
+//! dpkg, run in a sandbox without network, without the host's files and with a clean environment.
+
+pub mod content;
+pub mod install;
+pub mod lint;
+pub mod order;
+pub mod provided;
+pub mod scrub;
+pub mod seal;
+pub mod units;
+pub mod unpack;
+pub mod var;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::process::ProcessError;
+use crate::store::StoreError;
+
+/// Why a root could not be made.
+#[derive(Debug, Error)]
+pub enum RootError {
+    /// A file of the build.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// An entry of a package.
+    #[error("cannot unpack {entry} of {}: {source}", .package.display())]
+    Unpack {
+        /// The package.
+        package: PathBuf,
+        /// The entry.
+        entry: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A package in the store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The image's dpkg failed, usually in a maintainer script.
+    #[error("installing packages failed{}{action}:\n{tail}\nthe tree is kept in {}", in_package(.package), .tree.display())]
+    Package {
+        /// The package, if dpkg named one.
+        package: Option<String>,
+        /// What was being done: ` while configuring`.
+        action: String,
+        /// The last 30 lines.
+        tail: String,
+        /// The tree as it was left.
+        tree: PathBuf,
+    },
+    /// A program of the image.
+    #[error("{what}: {source}")]
+    Program {
+        /// What was being done.
+        what: String,
+        /// How it failed.
+        source: ProcessError,
+    },
+    /// Something of the profile cannot be put onto the root.
+    #[error("{0}")]
+    Content(String),
+    /// The root holds what must never be in an image.
+    #[error("the root holds what must never be in an image:\n{}", .0.join("\n"))]
+    Lint(Vec<String>),
+}
+
+fn in_package(package: &Option<String>) -> String {
+    package.as_ref().map(|name| format!(" in package {name}")).unwrap_or_default()
+}
+
+impl RootError {
+    /// Wraps an I/O error with the path it is about.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// A package to be installed.
+#[derive(Debug, Clone)]
+pub struct RootPackage {
+    /// Its name.
+    pub name: String,
+    /// Whether dpkg itself may need it: `Essential: yes`, or needed by such a package.
+    pub essential: bool,
+    /// Its relations.
+    pub relations: order::Relations,
+    /// The package with uncompressed members.
+    pub deb: PathBuf,
+}

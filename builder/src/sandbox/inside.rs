@@ -153,6 +153,13 @@ fn build_root(spec: &Spec) -> io::Result<()> {
             None,
         ),
     )?;
+    // Root of the host can write kernel settings by its user id alone, whatever its capabilities.
+    for kernel in ["proc/sys", "proc/sysrq-trigger"] {
+        let path = new_root.join(kernel);
+        if path.exists() {
+            bind(&path, &path, true)?;
+        }
+    }
     if let Some(host) = &host_devices {
         in_context("bind /dev", rustix::mount::mount_bind_recursive(fd_path(host), new_root.join("dev")))?;
     } else {
@@ -199,16 +206,18 @@ struct Layers {
     lower: Vec<OwnedFd>,
     upper: OwnedFd,
     work: OwnedFd,
+    volatile: bool,
 }
 
 impl Source {
     fn open(mount: &Mount) -> io::Result<Self> {
         match mount {
             Mount::Bind { host, .. } => Ok(Self::Bind { fd: open_path(host)?, directory: host.is_dir() }),
-            Mount::Overlay { lower, upper, work, .. } => Ok(Self::Overlay(Layers {
+            Mount::Overlay { lower, upper, work, volatile, .. } => Ok(Self::Overlay(Layers {
                 lower: lower.iter().map(|path| open_path(path)).collect::<io::Result<_>>()?,
                 upper: open_path(upper)?,
                 work: open_path(work)?,
+                volatile: *volatile,
             })),
         }
     }
@@ -250,6 +259,9 @@ fn mount_overlay(layers: &Layers, target: &Path) -> io::Result<()> {
     let lower: Vec<String> = layers.lower.iter().map(|fd| fd_path(fd).display().to_string()).collect();
     let (upper, work) = (fd_path(&layers.upper), fd_path(&layers.work));
     let mut options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
+    if layers.volatile {
+        options.push_str(",volatile");
+    }
     if super::user::in_user_namespace() {
         // Only the initial user namespace may use `trusted.*` extended attributes.
         options.push_str(",userxattr");

@@ -64,6 +64,9 @@ pub enum Mount {
         work: PathBuf,
         /// Where it is inside; `/` makes it the root.
         inside: PathBuf,
+        /// Whether the kernel may skip every `fsync`: a crash then leaves rubbish in `upper`, so this is
+        /// for trees that are thrown away unless the whole work on them succeeds.
+        volatile: bool,
     },
 }
 

@@ -1,0 +1,255 @@
+//! Installs packages into an empty tree with the tree's own dpkg.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{RootError, RootPackage, order, unpack};
+use crate::process::last_lines;
+use crate::progress::Progress;
+use crate::sandbox::{Mount, Sandbox};
+
+/// What is installed and how.
+pub struct Install<'a> {
+    /// The packages, complete: nothing is resolved here.
+    pub packages: &'a [RootPackage],
+    /// dpkg's `--path-exclude`.
+    pub path_exclude: &'a [String],
+    /// dpkg's `--path-include`.
+    pub path_include: &'a [String],
+    /// The time that stands for "now" where a script asks `SOURCE_DATE_EPOCH`: seconds since 1970.
+    pub epoch: u64,
+    /// Threads.
+    pub jobs: usize,
+}
+
+/// Where packages are seen inside the sandbox.
+const DEBS: &str = "/run/debs";
+/// Keeps scripts from starting services; see `invoke-rc.d(8)`.
+const POLICY: &str = "usr/sbin/policy-rc.d";
+
+/// Installs into `scratch/root`, which must not exist yet, and gives its path.
+///
+/// The tree is written through an overlay that skips every `fsync`, so it is only good when this returns `Ok`.
+pub fn install(scratch: &Path, input: &Install<'_>, progress: &dyn Progress) -> Result<PathBuf, RootError> {
+    let root = scratch.join("root");
+    for directory in ["root", "work", "empty", "debs"] {
+        let path = scratch.join(directory);
+        fs::create_dir_all(&path).map_err(RootError::io(&path))?;
+    }
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(RootError::io(&root))?;
+    unpack::prepare(&root)?;
+    prepare_dpkg(&root)?;
+    link_debs(&scratch.join("debs"), input.packages)?;
+    let essential = essential(input.packages);
+    let paths: Vec<PathBuf> =
+        input.packages.iter().filter(|p| essential.contains(&p.name)).map(|p| p.deb.clone()).collect();
+    let task = progress.start("extracting essential packages", Some(paths.len() as u64));
+    unpack::unpack_all(&root, &paths, input.jobs, &*task)?;
+    drop(task);
+    if root.join("usr/bin/mawk").exists() && root.join("usr/bin/awk").symlink_metadata().is_err() {
+        // Scripts call awk before the package that brings it has registered the alternative.
+        std::os::unix::fs::symlink("mawk", root.join("usr/bin/awk")).map_err(RootError::io(&root))?;
+    }
+    let dpkg = Dpkg { sandbox: sandbox(scratch, input), input, root: &root };
+    run(&dpkg, &essential, progress)?;
+    fs::remove_file(root.join(POLICY)).map_err(RootError::io(&root))?;
+    // The overlay's mark for "not synchronised" stays in its work directory.
+    let _ = fs::remove_dir_all(scratch.join("work"));
+    let _ = fs::remove_dir_all(scratch.join("debs"));
+    let _ = fs::remove_dir(scratch.join("empty"));
+    Ok(root)
+}
+
+fn run(dpkg: &Dpkg<'_>, essential: &BTreeSet<String>, progress: &dyn Progress) -> Result<(), RootError> {
+    let all: BTreeMap<String, order::Relations> =
+        dpkg.input.packages.iter().map(|p| (p.name.clone(), p.relations.clone())).collect();
+    let task = progress.start("installing essential packages", Some(essential.len() as u64));
+    // Users and directories first: every other essential package's scripts rely on them.
+    let first: Vec<String> =
+        ["base-passwd", "base-files"].into_iter().filter(|n| essential.contains(*n)).map(str::to_owned).collect();
+    if !first.is_empty() {
+        dpkg.run(&["--force-depends", "--install"], &first, "installing")?;
+    }
+    let rest: Vec<String> = essential.iter().filter(|n| !first.contains(n)).cloned().collect();
+    if !rest.is_empty() {
+        // They depend on each other in circles; what they need is unpacked already.
+        dpkg.run(&["--force-depends", "--install"], &rest, "installing")?;
+    }
+    drop(task);
+    let batches = order::batches(&all, essential);
+    let task = progress.start("unpacking and configuring packages", Some(all.len() as u64 * 2));
+    for (index, batch) in batches.iter().enumerate() {
+        dpkg.run(&["--unpack"], batch, "unpacking")?;
+        task.advance(batch.len() as u64);
+        if index + 1 < batches.len() {
+            dpkg.run(&["--configure"], batch, "configuring")?;
+        }
+    }
+    dpkg.run(&["--configure", "--pending"], &[], "configuring")?;
+    task.advance(all.len() as u64);
+    drop(task);
+    dpkg.audit()
+}
+
+/// The packages that dpkg needs to run: those marked essential, with all they depend on.
+fn essential(packages: &[RootPackage]) -> BTreeSet<String> {
+    let by_name: BTreeMap<&str, &RootPackage> = packages.iter().map(|p| (p.name.as_str(), p)).collect();
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&str> = packages.iter().filter(|p| p.essential).map(|p| p.name.as_str()).collect();
+    // Scripts of many packages are in debconf's language before anything can say that they need it.
+    open.extend(["base-passwd", "debconf", "dpkg", "perl-base"].into_iter().filter(|n| by_name.contains_key(n)));
+    while let Some(name) = open.pop() {
+        let Some(package) = by_name.get(name) else { continue };
+        if !found.insert(name.to_owned()) {
+            continue;
+        }
+        for field in [&package.relations.depends, &package.relations.pre_depends] {
+            for group in order::names(field) {
+                for name in group {
+                    match by_name.get_key_value(name.as_str()) {
+                        Some((key, _)) => open.push(key),
+                        None => open.extend(
+                            packages
+                                .iter()
+                                .filter(|p| order::names(&p.relations.provides).iter().flatten().any(|n| *n == name))
+                                .map(|p| p.name.as_str()),
+                        ),
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+struct Dpkg<'a> {
+    sandbox: Sandbox,
+    input: &'a Install<'a>,
+    root: &'a Path,
+}
+
+impl Dpkg<'_> {
+    fn run(&self, command: &[&str], packages: &[String], action: &str) -> Result<(), RootError> {
+        let mut arguments: Vec<String> = vec![
+            "--force-unsafe-io".into(),
+            "--force-confdef".into(),
+            "--force-confold".into(),
+            // Ours is the whole set: a conflict was the solver's to find.
+            "--no-debsig".into(),
+        ];
+        arguments.extend(self.input.path_exclude.iter().map(|p| format!("--path-exclude={p}")));
+        arguments.extend(self.input.path_include.iter().map(|p| format!("--path-include={p}")));
+        arguments.extend(command.iter().map(|c| (*c).to_owned()));
+        let configure = command == ["--configure"];
+        arguments.extend(packages.iter().map(|n| if configure { n.clone() } else { format!("{DEBS}/{n}.deb") }));
+        let output = self.sandbox.tool("dpkg").args(&arguments).expression();
+        let output = output.stderr_to_stdout().stdout_capture().unchecked().run().map_err(RootError::io(self.root))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Err(RootError::Package {
+            package: failed_package(&text),
+            action: format!(" while {action} ({})", output.status),
+            tail: last_lines(&output.stdout, 30),
+            tree: self.root.to_owned(),
+        })
+    }
+
+    /// Nothing may be left half done.
+    fn audit(&self) -> Result<(), RootError> {
+        let output = self
+            .sandbox
+            .tool("dpkg")
+            .arg("--audit")
+            .run()
+            .map_err(|source| RootError::Program { what: "checking the installed packages".into(), source })?;
+        if output.stdout.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        Err(RootError::Package {
+            package: None,
+            action: ": dpkg --audit finds packages that are not configured".into(),
+            tail: last_lines(&output.stdout, 30),
+            tree: self.root.to_owned(),
+        })
+    }
+}
+
+/// The package that dpkg names in its error messages.
+fn failed_package(text: &str) -> Option<String> {
+    text.lines().rev().find_map(|line| {
+        let rest = line
+            .strip_prefix("dpkg: error processing package ")
+            .or_else(|| line.strip_prefix("dpkg: error processing archive "))?;
+        let word = rest.split([' ', ':']).next()?;
+        let name = word.strip_prefix(DEBS).map_or(word, |w| w.trim_start_matches('/'));
+        Some(name.strip_suffix(".deb").unwrap_or(name).to_owned())
+    })
+}
+
+fn sandbox(scratch: &Path, input: &Install<'_>) -> Sandbox {
+    Sandbox::new(&scratch.join("root"))
+        .writable()
+        .mount(Mount::Overlay {
+            lower: vec![scratch.join("empty")],
+            upper: scratch.join("root"),
+            work: scratch.join("work"),
+            inside: PathBuf::from("/"),
+            volatile: true,
+        })
+        .bind_read_only(&scratch.join("debs"), Path::new(DEBS))
+        .environment("DEBIAN_FRONTEND", "noninteractive")
+        .environment("DEBCONF_NONINTERACTIVE_SEEN", "true")
+        .environment("DEBCONF_NOWARNINGS", "yes")
+        .environment("SOURCE_DATE_EPOCH", &input.epoch.to_string())
+        .environment("SYSTEMD_OFFLINE", "1")
+        // stage1 is the initrd: a generated one would take longer than all other packages together.
+        .environment("INITRD", "No")
+        .environment("PERL_HASH_SEED", "0")
+        .environment("PYTHONHASHSEED", "0")
+}
+
+fn prepare_dpkg(root: &Path) -> Result<(), RootError> {
+    for directory in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers", "usr/sbin", "tmp", "etc"] {
+        let path = root.join(directory);
+        fs::create_dir_all(&path).map_err(RootError::io(&path))?;
+    }
+    for (file, content, mode) in [
+        ("var/lib/dpkg/status", "", 0o644),
+        ("var/lib/dpkg/available", "", 0o644),
+        (POLICY, "#!/bin/sh\nexit 101\n", 0o755),
+    ] {
+        let path = root.join(file);
+        fs::write(&path, content).map_err(RootError::io(&path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(RootError::io(&path))?;
+    }
+    Ok(())
+}
+
+/// Shows the packages under short names: a command line has a limit.
+fn link_debs(directory: &Path, packages: &[RootPackage]) -> Result<(), RootError> {
+    for package in packages {
+        let link = directory.join(format!("{}.deb", package.name));
+        if fs::hard_link(&package.deb, &link).is_err() {
+            fs::copy(&package.deb, &link).map_err(RootError::io(&link))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failing_package_is_found_in_dpkgs_words() {
+        let text = "Setting up x (1) ...\nbroken\ndpkg: error processing package libfoo:amd64 (--configure):\n installed libfoo:amd64 package post-installation script subprocess returned error exit status 1\n";
+        assert_eq!(failed_package(text).as_deref(), Some("libfoo"));
+        let text = "dpkg: error processing archive /run/debs/bar.deb (--unpack):\n";
+        assert_eq!(failed_package(text).as_deref(), Some("bar"));
+        assert_eq!(failed_package("all is well"), None);
+    }
+}
