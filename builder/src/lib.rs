@@ -10,6 +10,8 @@
 
 pub mod archive;
 pub mod boot;
+pub mod build;
+pub mod cache;
 pub mod cli;
 pub mod image;
 pub mod lock;

@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
+use super::ArchiveError;
 use super::mirror::Mirrors;
 use super::packages::{self, Package};
 use super::release::{Dates, InRelease, ListedFile, VerifiedRelease};
-use super::ArchiveError;
 use crate::profile::Repository;
 use crate::progress::Progress;
 use crate::store::deb::{Bounded, xz, zstd};
@@ -205,7 +205,8 @@ fn release(repository: &Repository, suite: &str, access: Access<'_>) -> Result<V
         None => match (get("Release")?, get("Release.gpg")?) {
             (Some(text), Some(signature)) => InRelease::detached(&what, text, signature),
             _ => {
-                let missing = (format!("{base}InRelease"), "404 Not Found, and no Release with Release.gpg either".into());
+                let missing =
+                    (format!("{base}InRelease"), "404 Not Found, and no Release with Release.gpg either".into());
                 let name = format!("the release file of {what}");
                 return Err(StoreError::Fetch { name, attempts: vec![missing] }.into());
             }
@@ -285,7 +286,8 @@ fn plan_index(
     let fetch = if present || access.store.has(&file.sha256, Some(file.size)) {
         None
     } else {
-        let urls = if access.offline { Vec::new() } else { urls(repository, suite, release, &stem, file, suffix, access)? };
+        let urls =
+            if access.offline { Vec::new() } else { urls(repository, suite, release, &stem, file, suffix, access)? };
         let name = format!("{stem}{suffix} of {}", release.what);
         Some(Fetch { sha256: file.sha256.clone(), size: file.size, urls, name })
     };

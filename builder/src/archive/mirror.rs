@@ -16,8 +16,17 @@ const SUITES: [(&str, &[&str]); 2] = [
     (
         "debian",
         &[
-            "stable", "oldstable", "testing", "unstable", "sid", "experimental", "bullseye", "bookworm", "trixie",
-            "forky", "duke",
+            "stable",
+            "oldstable",
+            "testing",
+            "unstable",
+            "sid",
+            "experimental",
+            "bullseye",
+            "bookworm",
+            "trixie",
+            "forky",
+            "duke",
         ],
     ),
     ("ubuntu", &["focal", "jammy", "noble", "oracular", "plucky", "questing", "resolute", "stonking", "devel"]),
@@ -39,7 +48,11 @@ pub struct Mirrors {
 impl Mirrors {
     /// Takes the environment of this process and the apt configuration of this host.
     pub fn new(overrides: BTreeMap<String, String>) -> Self {
-        Self::with_host(overrides, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))), PathBuf::from("/"))
+        Self::with_host(
+            overrides,
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+            PathBuf::from("/"),
+        )
     }
 
     /// As [`Mirrors::new`], with another environment, and with the host's configuration below `root`.
@@ -117,7 +130,9 @@ pub fn variable_name(repository: &str) -> String {
 
 fn checked(repository: &Repository, url: &str, origin: &str) -> Result<String, ArchiveError> {
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    if host.is_none_or(|h| h.is_empty() || h.starts_with('/') || h.contains(|c: char| c.is_whitespace() || c.is_control())) {
+    if host
+        .is_none_or(|h| h.is_empty() || h.starts_with('/') || h.contains(|c: char| c.is_whitespace() || c.is_control()))
+    {
         return Err(ArchiveError::BadMirror {
             repository: repository.name.clone(),
             url: url.to_owned(),

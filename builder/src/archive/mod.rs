@@ -39,7 +39,9 @@ pub enum ArchiveError {
         variable: String,
     },
     /// The URL given for a repository cannot be used.
-    #[error("`{url}` is no usable URL for repository `{repository}` (from {origin}): it must start with http:// or https://")]
+    #[error(
+        "`{url}` is no usable URL for repository `{repository}` (from {origin}): it must start with http:// or https://"
+    )]
     BadMirror {
         /// The repository's name.
         repository: String,
@@ -57,7 +59,9 @@ pub enum ArchiveError {
         problem: String,
     },
     /// The bytes fetched are no signed message at all.
-    #[error("{what} is not a signed release file: {problem}; a login page or a broken mirror may have answered instead")]
+    #[error(
+        "{what} is not a signed release file: {problem}; a login page or a broken mirror may have answered instead"
+    )]
     NotSigned {
         /// Repository and suite.
         what: String,

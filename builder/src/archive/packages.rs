@@ -168,7 +168,8 @@ impl<'a> Stanza<'a> {
             return Ok(());
         }
         let mut package = self.package;
-        for (field, value) in [("Package", package.name), ("Version", package.version), ("Filename", package.filename)] {
+        for (field, value) in [("Package", package.name), ("Version", package.version), ("Filename", package.filename)]
+        {
             if value.is_empty() {
                 let problem = format!("the stanza of package `{}` has no {field}", cut(package.name));
                 return Err(PackagesError { line: self.line, problem });

@@ -116,7 +116,10 @@ fn parse_one(text: &str) -> Result<Relation<'_>, RelationError> {
         None => (text, None),
         Some((head, rest)) => {
             let inner = rest.trim_end().strip_suffix(')').ok_or_else(|| error("the bracket is not closed"))?;
-            (head.trim_end(), Some(parse_condition(inner.trim()).ok_or_else(|| error("the version condition is wrong"))?))
+            (
+                head.trim_end(),
+                Some(parse_condition(inner.trim()).ok_or_else(|| error("the version condition is wrong"))?),
+            )
         }
     };
     let (name, qualifier) = match head.split_once(':') {

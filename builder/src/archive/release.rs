@@ -102,7 +102,11 @@ impl VerifiedRelease {
     /// Checks that a component is there; archives may list it with a prefix (`updates/main`).
     pub fn require_component(&self, wanted: &str) -> Result<(), ArchiveError> {
         let has = |c: &String| c == wanted || c.rsplit('/').next() == Some(wanted);
-        if self.components.iter().any(has) { Ok(()) } else { Err(self.not_listed("component", wanted, &self.components)) }
+        if self.components.iter().any(has) {
+            Ok(())
+        } else {
+            Err(self.not_listed("component", wanted, &self.components))
+        }
     }
 
     /// Checks that an architecture is there, where the file says which there are.
@@ -148,7 +152,8 @@ fn read(what: &str, signed: &Signed, sha256: String, dates: Dates) -> Result<Ver
     };
     let mut files = BTreeMap::new();
     for line in lines.iter().filter(|l| !l.trim().is_empty()) {
-        let (path, file) = listed_file(line).ok_or_else(|| error(format!("`{line}` is no line of a SHA256 section")))?;
+        let (path, file) =
+            listed_file(line).ok_or_else(|| error(format!("`{line}` is no line of a SHA256 section")))?;
         files.insert(path, file);
     }
     Ok(VerifiedRelease {

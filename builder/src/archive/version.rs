@@ -102,8 +102,23 @@ mod tests {
     #[test]
     fn known_orders() {
         let ascending = [
-            "~~", "~~a", "~", "", "0~rc1", "0", "1.0~beta1~svc1", "1.0~beta1", "1.0", "1.0-1", "1.0-1+b1", "1.0-1.1",
-            "1.0+dfsg-1", "1.2", "1.10", "1:0.1", "10:0",
+            "~~",
+            "~~a",
+            "~",
+            "",
+            "0~rc1",
+            "0",
+            "1.0~beta1~svc1",
+            "1.0~beta1",
+            "1.0",
+            "1.0-1",
+            "1.0-1+b1",
+            "1.0-1.1",
+            "1.0+dfsg-1",
+            "1.2",
+            "1.10",
+            "1:0.1",
+            "10:0",
         ];
         for (i, left) in ascending.iter().enumerate() {
             for (j, right) in ascending.iter().enumerate() {

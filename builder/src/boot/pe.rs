@@ -209,7 +209,9 @@ impl Pe {
         }
         let alignment = self.file_alignment();
         if self.sections.iter().any(|s| !s.offset.is_multiple_of(alignment) || !s.raw_size.is_multiple_of(alignment)) {
-            return Err(PeError::Format("its sections are not aligned in the file; use the stub of systemd 254 or later"));
+            return Err(PeError::Format(
+                "its sections are not aligned in the file; use the stub of systemd 254 or later",
+            ));
         }
         let data_end = self.sections.iter().map(|s| s.offset as usize + s.raw_size as usize).max().unwrap_or_default();
         let symbols = u32_at(&self.bytes, self.coff + 8).unwrap_or_default() as usize;
@@ -227,7 +229,8 @@ impl Pe {
         // Nothing is between the headers and the first section's data, which is aligned.
         let size = self.word(60);
         let first = self.sections.iter().map(|s| s.offset).filter(|offset| *offset > 0).min();
-        let padded = size.checked_next_multiple_of(alignment).filter(|padded| first.is_none_or(|first| *padded <= first));
+        let padded =
+            size.checked_next_multiple_of(alignment).filter(|padded| first.is_none_or(|first| *padded <= first));
         self.set(self.optional + 60, padded.unwrap_or(size));
         Ok(())
     }

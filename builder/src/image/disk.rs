@@ -162,7 +162,8 @@ pub fn plan(input: &DiskInput) -> Result<Layout, DiskError> {
         return Err(DiskError::Slot { root, slot: input.slot_bytes });
     }
     let derive = |name: &str| Uuid::new_v5(&input.image_id, name.as_bytes());
-    let request = |name: &str, kind, guid, size, attributes| Request { name: name.to_owned(), kind, guid, size, attributes };
+    let request =
+        |name: &str, kind, guid, size, attributes| Request { name: name.to_owned(), kind, guid, size, attributes };
     let hash_room = verity::hash_device_bytes(input.slot_bytes.div_ceil(verity::BLOCK as u64));
     let requests = vec![
         request("esp", Kind::Esp, derive("esp"), input.esp_bytes, 0),
@@ -377,7 +378,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         sample(dir.path(), SectorSize::B512);
         let verity =
-            verity::create(&dir.path().join("root"), &dir.path().join("hash"), &[1; 32], Uuid::from_u128(5), 1).unwrap();
+            verity::create(&dir.path().join("root"), &dir.path().join("hash"), &[1; 32], Uuid::from_u128(5), 1)
+                .unwrap();
         let input = DiskInput {
             sector_size: SectorSize::B512,
             esp_bytes: 40 * MIB,

@@ -264,7 +264,10 @@ impl Layout {
             let name = &partition.name;
             let units = name.encode_utf16().count();
             if units == 0 || units > MAX_NAME || name.chars().any(char::is_control) {
-                return Err(problem(name, format!("a name has 1 to {MAX_NAME} UTF-16 units and no control characters")));
+                return Err(problem(
+                    name,
+                    format!("a name has 1 to {MAX_NAME} UTF-16 units and no control characters"),
+                ));
             }
             if !names.insert(name) {
                 return Err(problem(name, "another partition has the same name".to_owned()));
@@ -283,7 +286,10 @@ impl Layout {
                 return Err(problem(name, "it does not begin on a whole MiB or end on a whole sector".to_owned()));
             }
             if partition.start < free {
-                return Err(problem(name, format!("it begins at byte {}, before byte {free} is free", partition.start)));
+                return Err(problem(
+                    name,
+                    format!("it begins at byte {}, before byte {free} is free", partition.start),
+                ));
             }
             if partition.end() > self.end_usable() {
                 let (end, limit) = (partition.end(), self.end_usable());
@@ -348,15 +354,15 @@ impl Layout {
         let second = disk.backup_header().map_err(|e| failed(format!("second copy: {e}")))?;
         let starts = [first.part_start, second.part_start];
         let length = u64::from(first.num_parts).saturating_mul(u64::from(first.part_size));
-        if (first.num_parts, first.part_size, first.crc32_parts) != (second.num_parts, second.part_size, second.crc32_parts)
+        if (first.num_parts, first.part_size, first.crc32_parts)
+            != (second.num_parts, second.part_size, second.crc32_parts)
         {
             return Err(failed("the two copies differ".to_owned()));
         }
         let mut partitions = Vec::new();
         for entry in disk.partitions().values().filter(|entry| entry.is_used()) {
-            let bounds = (entry.first_lba.checked_mul(sector)).zip(
-                entry.last_lba.checked_add(1).and_then(|end| end.checked_mul(sector)),
-            );
+            let bounds = (entry.first_lba.checked_mul(sector))
+                .zip(entry.last_lba.checked_add(1).and_then(|end| end.checked_mul(sector)));
             let (start, end) = bounds
                 .filter(|(start, end)| start < end && *end <= size)
                 .ok_or_else(|| problem(&entry.name, "it lies outside the disk".to_owned()))?;
@@ -380,17 +386,14 @@ impl Layout {
 
     /// The layout as text for people and for snapshots.
     pub fn dump(&self) -> String {
-        let mut text = format!(
-            "disk {} bytes, sectors of {}, guid {}\n",
-            self.size,
-            self.sector_size.bytes(),
-            self.disk_guid
-        );
+        let mut text =
+            format!("disk {} bytes, sectors of {}, guid {}\n", self.size, self.sector_size.bytes(), self.disk_guid);
         for (number, partition) in (1..).zip(&self.partitions) {
             let Partition { name, guid, start, size, attributes, .. } = partition;
             let kind = partition.kind.label();
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{number:>3} {name:<10} {kind:<20} {start:>12} +{size:<12} {attributes:#018x} {guid}");
+            let _ =
+                writeln!(text, "{number:>3} {name:<10} {kind:<20} {start:>12} +{size:<12} {attributes:#018x} {guid}");
         }
         text
     }
@@ -429,7 +432,13 @@ mod tests {
     use crate::image::testing::peer;
 
     fn request(name: &str, kind: Kind, size: u64, attributes: u64) -> Request {
-        Request { name: name.to_owned(), kind, guid: Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()), size, attributes }
+        Request {
+            name: name.to_owned(),
+            kind,
+            guid: Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()),
+            size,
+            attributes,
+        }
     }
 
     fn sample(sector_size: SectorSize) -> Layout {

@@ -154,8 +154,7 @@ impl Superblock {
 
     /// Reads the first 512 bytes or more of a hash device.
     pub fn parse(bytes: &[u8]) -> Result<Self, VerityError> {
-        let block: &[u8; 512] =
-            bytes.first_chunk().ok_or(VerityError::Superblock("it is shorter than 512 bytes"))?;
+        let block: &[u8; 512] = bytes.first_chunk().ok_or(VerityError::Superblock("it is shorter than 512 bytes"))?;
         let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         if &block[0..8] != MAGIC {
             return Err(VerityError::Superblock("it does not begin with `verity`"));
@@ -267,8 +266,7 @@ impl Tree {
             return Err(VerityError::Size { path: data.to_owned(), size });
         }
         let data_blocks = size / BLOCK as u64;
-        let blocks = usize::try_from(data_blocks)
-            .map_err(|_| VerityError::Size { path: data.to_owned(), size })?;
+        let blocks = usize::try_from(data_blocks).map_err(|_| VerityError::Size { path: data.to_owned(), size })?;
         let salted = Sha256::new_with_prefix(salt);
 
         let mut leaves = vec![0; blocks * DIGEST];

@@ -200,7 +200,9 @@ impl fmt::Display for Change {
             Self::Rebuilt { package, version, from, to } if from == to => {
                 write!(f, "! {package} {version} has other content under the same version")
             }
-            Self::Rebuilt { package, version, from, to } => write!(f, "= {package} {version} from {to}, before from {from}"),
+            Self::Rebuilt { package, version, from, to } => {
+                write!(f, "= {package} {version} from {to}, before from {from}")
+            }
         }
     }
 }

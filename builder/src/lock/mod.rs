@@ -64,7 +64,9 @@ pub enum LockError {
         known: Vec<String>,
     },
     /// The profile asks for something else than it did when the lock was made.
-    #[error("the lock is older than the profile of `{set}`: packages, pins or repositories have changed since; run `ingot lock`")]
+    #[error(
+        "the lock is older than the profile of `{set}`: packages, pins or repositories have changed since; run `ingot lock`"
+    )]
     Outdated {
         /// The set.
         set: String,
@@ -168,7 +170,11 @@ fn is_zero(value: &u64) -> bool {
 
 fn sha256<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if is_sha256(&text) { Ok(text) } else { Err(serde::de::Error::custom(format!("`{text}` is no SHA-256 in lower-case hex"))) }
+    if is_sha256(&text) {
+        Ok(text)
+    } else {
+        Err(serde::de::Error::custom(format!("`{text}` is no SHA-256 in lower-case hex")))
+    }
 }
 
 impl LockedPackage {
@@ -226,7 +232,11 @@ impl LockedSet {
 
     /// What the store has to fetch for this set. `mirror` gives a repository's URL; it is asked only for
     /// repositories of which something is missing, so that a full store needs no mirror.
-    pub fn fetches<E>(&self, store: &Store, mut mirror: impl FnMut(&str) -> Result<String, E>) -> Result<Vec<Fetch>, E> {
+    pub fn fetches<E>(
+        &self,
+        store: &Store,
+        mut mirror: impl FnMut(&str) -> Result<String, E>,
+    ) -> Result<Vec<Fetch>, E> {
         let mut urls: BTreeMap<&str, String> = BTreeMap::new();
         let mut fetches = Vec::new();
         for package in self.packages.iter().filter(|p| !store.has(&p.sha256, Some(p.size))) {
@@ -286,7 +296,10 @@ impl Lock {
     /// A set with its packages.
     pub fn set(&self, name: &str) -> Result<LockedSet, LockError> {
         let Some(set) = self.sets.get(name) else {
-            return Err(LockError::NoSet { set: name.to_owned(), known: self.set_names().map(str::to_owned).collect() });
+            return Err(LockError::NoSet {
+                set: name.to_owned(),
+                known: self.set_names().map(str::to_owned).collect(),
+            });
         };
         // A reference without its package does not get past reading or making a lock.
         let packages = set.packages.iter().filter_map(|reference| self.packages.get(reference)).cloned();

@@ -91,8 +91,8 @@ pub fn resolve(sets: &[SetRequest], context: Context<'_>) -> Result<Lock, LockEr
             universes.insert(&set.repositories, Universe::new(&own, context.access.architecture)?);
         }
         let universe = &universes[&set.repositories[..]];
-        let chosen = solve(universe, &set.request)
-            .map_err(|source| LockError::Solve { set: set.name.clone(), source })?;
+        let chosen =
+            solve(universe, &set.request).map_err(|source| LockError::Solve { set: set.name.clone(), source })?;
         let mut references = Vec::new();
         for id in chosen {
             let package = locked(universe, id)?;

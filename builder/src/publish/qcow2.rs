@@ -132,7 +132,9 @@ pub fn write(image: &DiskImage, out: &Path) -> Result<Output, PublishError> {
 
 /// Writes a table of `clusters` clusters that begins with these entries.
 fn put_table(
-    put: &mut impl FnMut(&[u8]) -> Result<(), PublishError>, clusters: u64, entries: impl Iterator<Item = u64>,
+    put: &mut impl FnMut(&[u8]) -> Result<(), PublishError>,
+    clusters: u64,
+    entries: impl Iterator<Item = u64>,
 ) -> Result<(), PublishError> {
     let mut bytes: Vec<u8> = entries.flat_map(u64::to_be_bytes).collect();
     bytes.resize(usize::try_from(clusters * CLUSTER).unwrap_or(bytes.len()), 0);

@@ -7,6 +7,7 @@
 //! dpkg does what dpkg does: order, diversions, conffiles, triggers and maintainer scripts are those of the target's own
 //! dpkg, run in a sandbox without network, without the host's files and with a clean environment.
 
+pub mod containers;
 pub mod content;
 pub mod install;
 pub mod lint;

@@ -5,10 +5,10 @@
 //! stays consistent and nothing has to be forced.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::Path;
 
 use super::RootError;
+use crate::store::ar;
 
 /// The package's name.
 pub const NAME: &str = "ingot-provided";
@@ -38,13 +38,11 @@ pub fn write(path: &Path, names: &BTreeSet<String>) -> Result<(), RootError> {
     let write = || -> std::io::Result<()> {
         let control = archive(&[("./control", &control)])?;
         let data = archive(&[])?;
-        let mut builder = ar::Builder::new(std::fs::File::create(path)?);
+        let mut members = ar::Writer::new(std::io::BufWriter::new(std::fs::File::create(path)?))?;
         for (name, content) in [("debian-binary", b"2.0\n".to_vec()), ("control.tar", control), ("data.tar", data)] {
-            let mut header = ar::Header::new(name.as_bytes().to_vec(), content.len() as u64);
-            header.set_mode(0o100_644);
-            builder.append(&header, &*content)?;
+            members.append(name, &mut &*content)?;
         }
-        builder.into_inner()?.flush()
+        members.finish().map(drop)
     };
     write().map_err(RootError::io(path))
 }

@@ -55,6 +55,15 @@ pub fn initialise(arguments: &[OsString]) -> i32 {
     }
 }
 
+/// Gives this process a mount namespace of its own: what a build mounts is seen by nobody else, and is gone with it.
+pub fn private_mounts() -> io::Result<()> {
+    in_context("the kernel refuses a mount namespace (are we root?)", sys::unshare(UnshareFlags::NEWNS))?;
+    in_context(
+        "make mounts private",
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
+    )
+}
+
 fn report(what: &str, error: &io::Error) -> i32 {
     // Nothing is left to do if standard error itself is gone.
     let _ = writeln!(io::stderr(), "{what}: {error}");

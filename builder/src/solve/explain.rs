@@ -44,7 +44,10 @@ pub(super) fn explain(universe: &Universe<'_>, request: &Request, asked: &[&str]
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => conflict,
         // Cannot happen: these roots failed a moment ago, and nothing here cancels.
         Ok(_) | Err(UnsolvableOrCancelled::Cancelled(_)) => {
-            return vec![Conflict { statement: format!("{} cannot be installed together", roots.join(", ")), because: vec![] }];
+            return vec![Conflict {
+                statement: format!("{} cannot be installed together", roots.join(", ")),
+                because: vec![],
+            }];
         }
     };
     let graph = Graph::of(&conflict.graph(&solver));
@@ -102,8 +105,7 @@ impl Graph {
             ConflictNode::Excluded(reason) => Node::Refused(reason),
         };
         let edges = graph.graph.raw_edges().iter();
-        let mut edges: Vec<_> =
-            edges.map(|e| (node(e.source().index()), node(e.target().index()), e.weight)).collect();
+        let mut edges: Vec<_> = edges.map(|e| (node(e.source().index()), node(e.target().index()), e.weight)).collect();
         edges.sort();
         Self { edges }
     }
@@ -121,7 +123,11 @@ impl Graph {
                     let reason = provider.string_text(*reason);
                     (format!("{} cannot be used: {reason}", universe.describe(*a)), vec![*from])
                 }
-                (Node::Package(a), Node::Package(b), ConflictEdge::Conflict(ConflictCause::ForbidMultipleInstances)) => {
+                (
+                    Node::Package(a),
+                    Node::Package(b),
+                    ConflictEdge::Conflict(ConflictCause::ForbidMultipleInstances),
+                ) => {
                     let text = "and only one version can be installed";
                     let (a, b) = (universe.describe(*a), universe.describe(*b));
                     (format!("{a} and {b} are both needed, {text}"), vec![*from, *to])
@@ -133,7 +139,8 @@ impl Graph {
                 }
                 _ => continue,
             };
-            let because: Vec<String> = concerned.iter().filter_map(|node| self.chain(provider, &origins, *node)).collect();
+            let because: Vec<String> =
+                concerned.iter().filter_map(|node| self.chain(provider, &origins, *node)).collect();
             found.entry(statement).or_insert(because);
         }
         found.into_iter().map(|(statement, because)| Conflict { statement, because }).collect()
@@ -175,7 +182,9 @@ impl Graph {
             at = *parent;
         }
         let how = match at {
-            Node::Package(root) if provider.request.include.contains(provider.universe.package(root).name) => "asked for",
+            Node::Package(root) if provider.request.include.contains(provider.universe.package(root).name) => {
+                "asked for"
+            }
             _ => "part of every system (essential or required)",
         };
         text.push_str(if at == node { " " } else { " which is " });
@@ -189,7 +198,11 @@ fn missing(provider: &Provider<'_, '_>, from: Node, requirement: Requirement) ->
     let text = provider.requirement_text(requirement);
     let name = provider.requirement_name(requirement);
     let there: Vec<String> = universe.versions(&name).iter().map(|id| universe.describe_version(*id)).collect();
-    let there = if there.is_empty() { format!("no repository has {name}") } else { format!("there is only {}", there.join(", ")) };
+    let there = if there.is_empty() {
+        format!("no repository has {name}")
+    } else {
+        format!("there is only {}", there.join(", "))
+    };
     match from {
         Node::Package(id) => format!("{} needs `{text}`, and {there}", universe.describe(id)),
         _ => format!("`{text}` is asked for, and {there}"),
@@ -203,7 +216,11 @@ fn blame(universe: &Universe<'_>, a: PackageId, b: PackageId) -> String {
         let Ok(groups) = relation::parse(text) else { continue };
         let hit = groups.into_iter().flatten().find(|r| provider::targets(universe, r).contains(&b));
         if let Some(relation) = hit {
-            let via = if relation.name == universe.package(b).name { String::new() } else { format!(", which {} provides", universe.package(b).name) };
+            let via = if relation.name == universe.package(b).name {
+                String::new()
+            } else {
+                format!(", which {} provides", universe.package(b).name)
+            };
             return format!("`{field}: {relation}` of {}{via}", package.name);
         }
     }

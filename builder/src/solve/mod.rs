@@ -93,7 +93,8 @@ pub fn solve(universe: &Universe<'_>, request: &Request) -> Result<Vec<PackageId
     let asked: Vec<&str> = request.include.iter().map(String::as_str).collect();
     let mut roots = asked.clone();
     if request.include_essential {
-        let more = universe.essential_names().filter(|n| !request.exclude.contains(*n) && !request.include.contains(*n));
+        let more =
+            universe.essential_names().filter(|n| !request.exclude.contains(*n) && !request.include.contains(*n));
         roots.extend(more);
     }
     let Some(mut solution) = provider::run(universe, request, &roots, &[]) else {

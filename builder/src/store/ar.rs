@@ -30,8 +30,10 @@ pub(super) fn members(file: &File) -> Result<Vec<Member>, String> {
     let mut offset = MAGIC.len() as u64;
     while offset < length {
         let mut header = [0; HEADER];
-        file.read_exact_at(&mut header, offset).map_err(|_| format!("it ends within the ar header at byte {offset}"))?;
-        let member = read_header(&header, offset).ok_or_else(|| format!("the ar header at byte {offset} is damaged"))?;
+        file.read_exact_at(&mut header, offset)
+            .map_err(|_| format!("it ends within the ar header at byte {offset}"))?;
+        let member =
+            read_header(&header, offset).ok_or_else(|| format!("the ar header at byte {offset} is damaged"))?;
         if member.size > length - member.offset {
             return Err(format!("it ends within member {}", member.name));
         }
@@ -58,7 +60,7 @@ fn read_header(header: &[u8; HEADER], offset: u64) -> Option<Member> {
 }
 
 /// Writes an archive whose members have no time, no owner and mode 0644.
-pub(super) struct Writer<W> {
+pub(crate) struct Writer<W> {
     out: W,
 }
 

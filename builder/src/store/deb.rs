@@ -77,7 +77,9 @@ impl Deb {
             return Err(error("it has a format version other than 2.x".into()));
         }
         let part = |stem: &str| -> Result<Part, StoreError> {
-            let member = members.iter().find(|m| m.name == stem || m.name.strip_prefix(stem).is_some_and(|r| r.starts_with('.')));
+            let member = members
+                .iter()
+                .find(|m| m.name == stem || m.name.strip_prefix(stem).is_some_and(|r| r.starts_with('.')));
             let member = member.ok_or_else(|| error(format!("it has no {stem}")))?.clone();
             let coding = match &member.name[stem.len()..] {
                 "" => Coding::Stored,

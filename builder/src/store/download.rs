@@ -44,8 +44,7 @@ impl Store {
         }
         // One entry per content, in a fixed order; big files first, so that none of them is left for the end.
         let unique: BTreeMap<&str, &Fetch> = wanted.iter().map(|f| (f.sha256.as_str(), f)).collect();
-        let mut missing: Vec<&Fetch> =
-            unique.into_values().filter(|f| !self.has(&f.sha256, Some(f.size))).collect();
+        let mut missing: Vec<&Fetch> = unique.into_values().filter(|f| !self.has(&f.sha256, Some(f.size))).collect();
         if missing.is_empty() {
             return Ok(());
         }

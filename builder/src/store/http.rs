@@ -126,7 +126,9 @@ impl Client {
                 Ok(mut response) => {
                     let mut content = Vec::new();
                     match (&mut response.body).take(limit + 1).read_to_end(&mut content) {
-                        Ok(_) if content.len() as u64 > limit => return Err(format!("it is larger than {limit} bytes")),
+                        Ok(_) if content.len() as u64 > limit => {
+                            return Err(format!("it is larger than {limit} bytes"));
+                        }
                         Ok(_) => return Ok(Some(content)),
                         Err(e) => Failure::Passing(e.to_string(), None),
                     }
@@ -134,7 +136,9 @@ impl Client {
                 Err(failure) => failure,
             };
             match failure {
-                Failure::Lasting(problem) if problem.starts_with("404") || problem.starts_with("410") => return Ok(None),
+                Failure::Lasting(problem) if problem.starts_with("404") || problem.starts_with("410") => {
+                    return Ok(None);
+                }
                 Failure::Lasting(problem) => return Err(problem),
                 Failure::Passing(problem, _) if attempt >= self.retries.attempts => {
                     return Err(format!("{problem} ({attempt} attempts)"));

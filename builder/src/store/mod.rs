@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use crate::archive::release::{hex, is_sha256};
 
-mod ar;
+pub(crate) mod ar;
 pub mod deb;
 mod download;
 pub mod http;

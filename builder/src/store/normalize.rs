@@ -31,7 +31,11 @@ pub fn normalize(store: &Store, sha256: &str) -> Result<PathBuf, StoreError> {
         Stop::Io(e) if e.kind() == io::ErrorKind::StorageFull => store.write_error(e, &target, 0),
         Stop::Io(e) => StoreError::Deb { path: store.path(sha256), problem: e.to_string() },
     })?;
-    temporary.persist(&target).map_err(|e| StoreError::Io { action: "write", path: target.clone(), source: e.error })?;
+    temporary.persist(&target).map_err(|e| StoreError::Io {
+        action: "write",
+        path: target.clone(),
+        source: e.error,
+    })?;
     Ok(target)
 }
 

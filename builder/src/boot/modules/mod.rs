@@ -65,7 +65,9 @@ pub enum ModulesError {
         nearest: Vec<String>,
     },
     /// A glob that nothing matches.
-    #[error("kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*)")]
+    #[error(
+        "kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*)"
+    )]
     NoMatch {
         /// The kernel.
         uname: String,
@@ -110,25 +112,80 @@ const REQUIRED: [&str; 4] = ["dm-verity", "erofs", "overlay", "ext4"];
 /// Disks, buses and the like of servers and of QEMU. Taken where the kernel has them.
 const OPTIONAL: &[&str] = &[
     // Virtual machines.
-    "virtio_pci", "virtio_mmio", "virtio_blk", "virtio_scsi", "xen-blkfront", "hv_storvsc", "hv_vmbus", "vmw_pvscsi",
-    "mptspi", "qemu_fw_cfg", "dmi-sysfs",
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_scsi",
+    "xen-blkfront",
+    "hv_storvsc",
+    "hv_vmbus",
+    "vmw_pvscsi",
+    "mptspi",
+    "qemu_fw_cfg",
+    "dmi-sysfs",
     // NVMe and AHCI, also behind Intel's volume management.
-    "nvme", "vmd", "ahci", "ata_piix", "ata_generic", "sd_mod", "ses",
+    "nvme",
+    "vmd",
+    "ahci",
+    "ata_piix",
+    "ata_generic",
+    "sd_mod",
+    "ses",
     // RAID and SAS controllers of servers.
-    "mpt3sas", "mptsas", "megaraid_sas", "aacraid", "hpsa", "smartpqi", "mpi3mr", "pm80xx", "isci", "arcmsr", "3w-sas", "mvsas",
+    "mpt3sas",
+    "mptsas",
+    "megaraid_sas",
+    "aacraid",
+    "hpsa",
+    "smartpqi",
+    "mpi3mr",
+    "pm80xx",
+    "isci",
+    "arcmsr",
+    "3w-sas",
+    "mvsas",
     // USB disks: the image may run from one.
-    "xhci_pci", "ehci_pci", "uhci_hcd", "ohci_pci", "usb_storage", "uas",
+    "xhci_pci",
+    "ehci_pci",
+    "uhci_hcd",
+    "ohci_pci",
+    "usb_storage",
+    "uas",
     // SD and eMMC.
-    "mmc_block", "sdhci_pci", "sdhci_acpi",
+    "mmc_block",
+    "sdhci_pci",
+    "sdhci_acpi",
     // Device mapper, file systems, and the checksums and hashes that they ask for by name at run time.
-    "dm-mod", "squashfs", "efivarfs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8", "sha256-ssse3",
-    "sha256_generic", "crc32c_generic", "crc32c-intel", "crc32c_cryptoapi", "iso9660",
+    "dm-mod",
+    "squashfs",
+    "efivarfs",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859-1",
+    "nls_utf8",
+    "sha256-ssse3",
+    "sha256_generic",
+    "crc32c_generic",
+    "crc32c-intel",
+    "crc32c_cryptoapi",
+    "iso9660",
 ];
 
 /// Modules that stage1 loads first, in this order, before it looks for devices.
 const EARLY: [&str; 12] = [
-    "sha256_generic", "sha256_ssse3", "crc32c_generic", "crc32c_intel", "dm_mod", "dm_verity", "erofs", "squashfs",
-    "overlay", "ext4", "efivarfs", "vfat",
+    "sha256_generic",
+    "sha256_ssse3",
+    "crc32c_generic",
+    "crc32c_intel",
+    "dm_mod",
+    "dm_verity",
+    "erofs",
+    "squashfs",
+    "overlay",
+    "ext4",
+    "efivarfs",
+    "vfat",
 ];
 
 /// What stage1 needs on bare metal and in QEMU, whatever the role.

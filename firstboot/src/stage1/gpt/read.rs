@@ -76,8 +76,11 @@ fn header(disk: &(impl Source + ?Sized), geometry: Geometry, sector: u64) -> Res
         return Err(GptError::NoHeader(sector));
     }
     let mut bytes = vec![0; usize::try_from(sector_bytes).unwrap_or(512)];
-    disk.read_at(sector * sector_bytes, &mut bytes)
-        .map_err(|source| GptError::Io { action: "reading", sector, source })?;
+    disk.read_at(sector * sector_bytes, &mut bytes).map_err(|source| GptError::Io {
+        action: "reading",
+        sector,
+        source,
+    })?;
     if !bytes.starts_with(b"EFI PART") {
         return Err(GptError::NoHeader(sector));
     }
@@ -125,8 +128,11 @@ fn read_at(disk: &(impl Source + ?Sized), geometry: Geometry, sector: u64) -> Re
     let header = header(disk, geometry, sector)?;
     let entry_bytes = header.entry_bytes as usize;
     let mut bytes = vec![0; header.entry_count as usize * entry_bytes];
-    disk.read_at(header.entries_at * geometry.sector_bytes, &mut bytes)
-        .map_err(|source| GptError::Io { action: "reading", sector: header.entries_at, source })?;
+    disk.read_at(header.entries_at * geometry.sector_bytes, &mut bytes).map_err(|source| GptError::Io {
+        action: "reading",
+        sector: header.entries_at,
+        source,
+    })?;
     if crc32(&bytes) != header.entries_crc {
         return Err(damaged("the checksum of its entries is wrong"));
     }

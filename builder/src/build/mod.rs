@@ -1,0 +1,204 @@
+//! The build of a role: the stages put together, as a list of named steps.
+//!
+//! Takes a [`Site`] (profiles, lock, cache, mirrors) and roles, gives a directory of images. Every step is a function of
+//! hashed inputs; its result is kept under that hash, so a step whose inputs did not change is not run. Roles share
+//! every step whose inputs are the same.
+//!
+//! | Step | Inputs | Result |
+//! |---|---|---|
+//! | fetch | lock | packages in the store |
+//! | tools | locked tools | tree of programs |
+//! | install | locked packages, dpkg options | tree with configured packages |
+//! | containers | locked packages | docker-archives |
+//! | seal | install, containers, profile, overlays, firstboot | root file system, hash tree |
+//! | kernel | install, stage1, module list | initrd |
+//! | image | seal, kernel, boot loader, sizes | UKI, raw disk image |
+//! | publish | image | other forms, block map, manifest |
+
+mod node;
+mod role;
+pub mod sets;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::archive::mirror::Mirrors;
+use crate::cache::{Cache, CacheError};
+use crate::lock::{Lock, LockError};
+use crate::profile::{ProfileError, Tree};
+use crate::progress::Progress;
+use crate::root::RootError;
+use crate::store::{Store, StoreError};
+use crate::tools::{Tools, ToolsError};
+
+pub use node::NodePrograms;
+pub use role::{Built, RolePlan, build, plan, tools};
+
+/// What a build works with.
+pub struct Site {
+    /// The profiles.
+    pub tree: Tree,
+    /// The lock file.
+    pub lock_file: PathBuf,
+    /// Results of steps.
+    pub cache: Cache,
+    /// Packages.
+    pub store: Store,
+    /// Where repositories are fetched from.
+    pub mirrors: Mirrors,
+    /// The base to use in place of the roles' own.
+    pub base: Option<String>,
+    /// Nothing is fetched.
+    pub offline: bool,
+    /// Threads, and downloads at a time.
+    pub jobs: usize,
+}
+
+impl Site {
+    /// The lock as it is on disk.
+    pub fn lock(&self) -> Result<Lock, BuildError> {
+        Ok(Lock::read(&self.lock_file)?)
+    }
+}
+
+/// Forms that an image can be written in, beside the raw one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// `NAME.raw`: always written, since the others are made from it.
+    Raw,
+    /// `NAME.raw.zst`
+    RawZst,
+    /// `NAME.qcow2`
+    Qcow2,
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "raw" => Ok(Self::Raw),
+            "raw.zst" | "zst" => Ok(Self::RawZst),
+            "qcow2" => Ok(Self::Qcow2),
+            other => Err(format!("`{other}` is no output; there are raw, raw.zst and qcow2")),
+        }
+    }
+}
+
+/// What to build.
+pub struct Request<'a> {
+    /// Roles by name.
+    pub roles: &'a [String],
+    /// Where images go.
+    pub out: PathBuf,
+    /// Forms beside the raw image.
+    pub formats: Vec<Format>,
+    /// The programs that run on the node.
+    pub node: NodePrograms,
+}
+
+/// One step and whether its result is there already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// `install`
+    pub name: &'static str,
+    /// What it does here.
+    pub what: String,
+    /// The hash of its inputs.
+    pub key: String,
+    /// Whether the cache has its result.
+    pub cached: bool,
+}
+
+/// A build failed.
+#[derive(Debug, Error)]
+#[allow(missing_docs)] // each variant is the error of one stage
+pub enum BuildError {
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Archive(#[from] crate::archive::ArchiveError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
+    #[error(transparent)]
+    Modules(#[from] crate::boot::modules::ModulesError),
+    #[error(transparent)]
+    Initrd(#[from] crate::boot::initrd::InitrdError),
+    #[error(transparent)]
+    Uki(#[from] crate::boot::uki::UkiError),
+    #[error(transparent)]
+    Loader(#[from] crate::boot::loader::LoaderError),
+    #[error(transparent)]
+    Compression(#[from] crate::image::erofs::CompressionError),
+    #[error(transparent)]
+    Verity(#[from] crate::image::verity::VerityError),
+    #[error(transparent)]
+    Disk(#[from] crate::image::disk::DiskError),
+    #[error(transparent)]
+    Bmap(#[from] crate::image::bmap::BmapError),
+    #[error(transparent)]
+    Manifest(#[from] crate::image::manifest::ManifestError),
+    #[error(transparent)]
+    Publish(#[from] crate::publish::PublishError),
+    #[error("{what}: {source}")]
+    Program { what: String, source: crate::process::ProcessError },
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// The role's own settings do not go together with something found during the build.
+    #[error("{0}")]
+    Input(String),
+}
+
+impl BuildError {
+    fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// The tools tree for a base's distribution, prepared.
+pub struct Prepared {
+    /// The tree.
+    pub tools: Tools,
+    /// Its key.
+    pub key: String,
+    /// Versions of its packages by name.
+    pub versions: BTreeMap<String, String>,
+}
+
+/// Resolves the sets of `roles` anew and puts them into the lock; gives the old and the new lock.
+pub fn lock(site: &Site, roles: &[String], now: u64, progress: &dyn Progress) -> Result<(Lock, Lock), BuildError> {
+    let old = match Lock::read(&site.lock_file) {
+        Ok(lock) => lock,
+        Err(LockError::Absent { .. }) => Lock::default(),
+        Err(error) => return Err(error.into()),
+    };
+    let mut new = old.clone();
+    let none = std::collections::BTreeSet::new();
+    for group in sets::groups(site, roles)? {
+        let access = crate::archive::index::Access {
+            store: &site.store,
+            mirrors: &site.mirrors,
+            architecture: &group.architecture,
+            now,
+            snapshots: &none,
+            offline: site.offline,
+            jobs: site.jobs,
+            progress,
+        };
+        let context = crate::lock::Context { repositories: &group.repositories, access };
+        new = new.updated(crate::lock::resolve(&group.sets, context)?);
+    }
+    Ok((old, new))
+}

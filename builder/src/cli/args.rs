@@ -1,0 +1,155 @@
+//! What can be typed. No logic: a command turns its arguments into plain values and calls the library.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Builds immutable Ubuntu appliance images, one per cluster role, and boots, tests and ships them.
+#[derive(Debug, Parser)]
+#[command(name = "ingot", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Directory of the profiles
+    #[arg(long, global = true, env = "INGOT_PROFILES", default_value = "profiles", value_name = "DIR")]
+    pub profiles: PathBuf,
+    /// The lock file
+    #[arg(long, global = true, env = "INGOT_LOCK", default_value = "ingot.lock", value_name = "FILE")]
+    pub lock_file: PathBuf,
+    /// Where packages and results are kept [default: the user's cache directory]
+    #[arg(long, global = true, env = "INGOT_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Build on this base in place of the roles' own: debian-13, ubuntu-24.04
+    #[arg(long, global = true, env = "INGOT_BASE", value_name = "BASE")]
+    pub base: Option<String>,
+    /// Fetch a repository from here; INGOT_MIRROR_<NAME> does the same
+    #[arg(long, global = true, value_name = "NAME=URL", value_parser = mirror)]
+    pub mirror: Vec<(String, String)>,
+    /// Fetch nothing: use what the cache has, or fail
+    #[arg(long, global = true, env = "INGOT_OFFLINE")]
+    pub offline: bool,
+    /// Threads [default: one per processor]
+    #[arg(long, short, global = true, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Resolve packages and pin them in the lock
+    Lock(LockArgs),
+    /// Build images from the lock
+    Build(BuildArgs),
+    /// Boot a role or a scenario in QEMU and check it
+    Test(TestArgs),
+    /// Boot an image in QEMU with its console on this terminal
+    Run(RunArgs),
+    /// Work with node configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// Roles [default: all]
+    pub roles: Vec<String>,
+    /// Write nothing; fail if the lock would change
+    #[arg(long)]
+    pub check: bool,
+    /// Show what would change and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Roles
+    #[arg(required = true)]
+    pub roles: Vec<String>,
+    /// Directory for the images
+    #[arg(long, short, default_value = "out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Forms to write beside the raw image: raw.zst, qcow2
+    #[arg(long, value_delimiter = ',', default_value = "raw", value_name = "FORM")]
+    pub output: Vec<crate::build::Format>,
+    /// Directory of the static programs for the node
+    #[arg(long, env = "INGOT_NODE_PROGRAMS", value_name = "DIR")]
+    pub node_programs: Option<PathBuf>,
+    /// Print the steps and whether each is cached; build nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Print the merged profile with the place of each value; build nothing
+    #[arg(long)]
+    pub explain_profile: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// A role, or a scenario: a file, or a name in tests/scenarios
+    pub what: String,
+    /// Directory for console logs and the report [default: a directory below --out]
+    #[arg(long, value_name = "DIR")]
+    pub work: Option<PathBuf>,
+    /// Directory of the images; roles that are not there are built
+    #[arg(long, short, default_value = "out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Directory of the static programs for the node
+    #[arg(long, env = "INGOT_NODE_PROGRAMS", value_name = "DIR")]
+    pub node_programs: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A raw image, or a role
+    pub image: String,
+    /// Node configuration to hand over on a virtual USB stick
+    #[arg(long, value_name = "NODE.TOML")]
+    pub config: Option<PathBuf>,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 2048)]
+    pub memory: u64,
+    /// Size of the virtual disk in GiB
+    #[arg(long, default_value_t = 12)]
+    pub disk: u64,
+    /// Directory of the images
+    #[arg(long, short, default_value = "out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Directory of the static programs for the node
+    #[arg(long, env = "INGOT_NODE_PROGRAMS", value_name = "DIR")]
+    pub node_programs: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a node.toml as a node would
+    Check {
+        /// The file
+        file: PathBuf,
+        /// Check it together with the defaults of this role
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+    },
+}
+
+fn mirror(text: &str) -> Result<(String, String), String> {
+    let (name, url) = text.split_once('=').ok_or("write it as NAME=URL")?;
+    if url.starts_with("http://") || url.starts_with("https://") {
+        Ok((name.to_owned(), url.trim_end_matches('/').to_owned()))
+    } else {
+        Err(format!("`{url}` is no http or https URL"))
+    }
+}

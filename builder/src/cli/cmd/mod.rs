@@ -1,0 +1,7 @@
+//! One file per command.
+
+pub mod build;
+pub mod config;
+pub mod lock;
+pub mod run;
+pub mod test;
