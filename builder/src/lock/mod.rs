@@ -326,4 +326,4 @@ impl Lock {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -31,7 +31,7 @@ pub(crate) fn debian_13() -> Option<(BTreeMap<String, Repository>, Mirrors)> {
 }
 
 #[allow(clippy::disallowed_methods)] // signatures are checked at the time of the test
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 

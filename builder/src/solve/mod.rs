@@ -15,6 +15,7 @@ use thiserror::Error;
 
 mod explain;
 mod glob;
+mod needed;
 mod provider;
 mod universe;
 
@@ -102,6 +103,7 @@ pub fn solve(universe: &Universe<'_>, request: &Request) -> Result<Vec<PackageId
     if request.recommends {
         solution = with_recommends(universe, request, &roots, solution);
     }
+    let mut solution = needed::needed(universe, request, &roots, &solution);
     solution.sort_by_key(|id| (universe.package(*id).name, *id));
     Ok(solution)
 }
