@@ -78,6 +78,12 @@ impl Suite {
         Ok(all)
     }
 
+    /// The text of the indexes, to give the same to apt in tests.
+    #[cfg(test)]
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.indexes.iter().map(|i| i.text.as_str())
+    }
+
     /// A suite made from the text of an index, for tests of the solver.
     #[cfg(test)]
     pub(crate) fn of_text(repository: &str, priority: i32, text: &str) -> Self {

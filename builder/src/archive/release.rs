@@ -168,7 +168,9 @@ fn read(what: &str, signed: &Signed, sha256: String, dates: Dates) -> Result<Ver
         signer: signed.signer.clone(),
         components: words_of("Components"),
         architectures: words_of("Architectures"),
-        all_is_included: text_of("No-Support-for-Architecture-all") == "Packages",
+        // Only an archive that lists `all` as an architecture, and does not say otherwise, keeps those packages apart.
+        all_is_included: text_of("No-Support-for-Architecture-all") == "Packages"
+            || !words_of("Architectures").iter().any(|a| a == "all"),
         files,
     })
 }

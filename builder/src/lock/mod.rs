@@ -339,4 +339,4 @@ impl Lock {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,10 @@
 //! The `solve` stage: from names that are asked for to exact packages.
 //!
 //! Takes a [`Universe`] (the packages of some suites) and a [`Request`], gives the packages to install, sorted by name:
-//! the same ones for the same input, on every host. Dependencies are decided by a SAT solver (resolvo) over the
-//! encoding in `provider.rs`; where there is no solution `explain.rs` says in words which packages stand
-//! against each other and how each of them came in.
+//! the same ones for the same input, on every host. First `walk.rs` takes the first choice of everything in apt's
+//! order. Where that does not fit together a SAT solver (resolvo) decides, over the encoding in `provider.rs`; where
+//! there is no solution at all `explain.rs` says in words which packages stand against each other and how each
+//! of them came in.
 //!
 //! Choices follow apt's: the first alternative that works, real packages before virtual ones, the candidate of the
 //! repository with the highest priority whatever its version, the latest version within one priority, nothing
@@ -17,6 +18,7 @@ mod explain;
 mod glob;
 mod provider;
 mod universe;
+mod walk;
 
 pub use explain::Conflict;
 pub use universe::{PackageId, Universe};
@@ -97,14 +99,28 @@ pub fn solve(universe: &Universe<'_>, request: &Request) -> Result<Vec<PackageId
             universe.essential_names().filter(|n| !request.exclude.contains(*n) && !request.include.contains(*n));
         roots.extend(more);
     }
-    let Some(mut solution) = provider::run(universe, request, &roots, &[]) else {
-        return Err(SolveError::Conflict { conflicts: explain::explain(universe, request, &asked, &roots) });
+    let mut solution = match walk::first_choice(universe, request, &roots) {
+        Some(solution) => solution,
+        None => search(universe, request, &asked, &roots)?,
     };
-    if request.recommends {
-        solution = with_recommends(universe, request, &roots, solution);
-    }
     solution.sort_by_key(|id| (universe.package(*id).name, *id));
     Ok(solution)
+}
+
+/// Finds a solution where the first choice of everything is none.
+fn search(
+    universe: &Universe<'_>,
+    request: &Request,
+    asked: &[&str],
+    roots: &[&str],
+) -> Result<Vec<PackageId>, SolveError> {
+    let Some(mut solution) = provider::run(universe, request, roots, &[]) else {
+        return Err(SolveError::Conflict { conflicts: explain::explain(universe, request, asked, roots) });
+    };
+    if request.recommends {
+        solution = with_recommends(universe, request, roots, solution);
+    }
+    Ok(walk::needed(universe, request, roots, &solution))
 }
 
 fn check_root(universe: &Universe<'_>, request: &Request, name: &str) -> Result<(), SolveError> {

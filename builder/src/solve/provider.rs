@@ -94,6 +94,16 @@ pub(super) fn targets(universe: &Universe<'_>, relation: &Relation<'_>) -> Vec<P
     all
 }
 
+/// Why a package must not be chosen, if so.
+pub(super) fn refusal(universe: &Universe<'_>, request: &Request, id: PackageId) -> Option<String> {
+    let package = universe.package(id);
+    if request.exclude.contains(package.name) {
+        return Some("the profile excludes it".to_owned());
+    }
+    let pin = request.pins.get(package.name)?;
+    (!glob::matches(pin, package.version)).then(|| format!("the profile pins it to `{pin}`"))
+}
+
 pub(super) fn package_id(solvable: SolvableId) -> PackageId {
     PackageId(solvable.into_raw())
 }
@@ -226,16 +236,6 @@ impl Provider<'_, '_> {
         StringId(next_id(at))
     }
 
-    /// Why a package must not be chosen, if so.
-    fn refusal(&self, id: PackageId) -> Option<String> {
-        let package = self.universe.package(id);
-        if self.request.exclude.contains(package.name) {
-            return Some("the profile excludes it".to_owned());
-        }
-        let pin = self.request.pins.get(package.name)?;
-        (!glob::matches(pin, package.version)).then(|| format!("the profile pins it to `{pin}`"))
-    }
-
     /// A requirement as the package writes it.
     pub fn requirement_text(&self, requirement: Requirement) -> String {
         match requirement {
@@ -314,7 +314,7 @@ impl DependencyProvider for Provider<'_, '_> {
         let name = self.universe.name(name.into_raw())?;
         let versions = self.universe.versions(name);
         let excluded = versions.iter().filter_map(|id| {
-            let reason = self.refusal(*id)?;
+            let reason = refusal(self.universe, self.request, *id)?;
             Some((solvable_id(*id), self.string(reason)))
         });
         Some(Candidates {

@@ -221,6 +221,12 @@ impl Download<'_> {
         if !response.partial && self.length > 0 {
             self.restart().map_err(Stop::Store)?;
         }
+        if let Some(total) = response.length.map(|l| l.saturating_add(self.length)).filter(|t| *t != self.fetch.size) {
+            // Not a transfer that broke off, but another file: waiting does not help.
+            self.restart().map_err(Stop::Store)?;
+            let problem = format!("it has {total} bytes instead of {}; the mirror is out of step", self.fetch.size);
+            return Ok(Err(Failure::Lasting(problem)));
+        }
         let mut buffer = vec![0; 1 << 16];
         loop {
             let count = match response.body.read(&mut buffer) {

@@ -53,6 +53,8 @@ pub(crate) enum Failure {
 pub(crate) struct Response {
     /// Whether the server starts at the offset that was asked for (206) or at the beginning (200).
     pub partial: bool,
+    /// Bytes that the body has, where the server says so.
+    pub length: Option<u64>,
     pub body: Box<dyn Read>,
 }
 
@@ -97,14 +99,15 @@ impl Client {
         let response = request.call().map_err(|error| classify(&error))?;
         let status = response.status();
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let length = header("content-length").and_then(|l| l.parse().ok());
         match status {
-            StatusCode::OK => Ok(Response { partial: false, body: Box::new(response.into_body().into_reader()) }),
+            StatusCode::OK => Ok(Response { partial: false, length, body: Box::new(response.into_body().into_reader()) }),
             StatusCode::PARTIAL_CONTENT => {
                 let starts = header("content-range").and_then(|r| range_start(&r));
                 if starts != Some(offset) {
                     return Err(Failure::Lasting("the server answers with another range than asked for".into()));
                 }
-                Ok(Response { partial: true, body: Box::new(response.into_body().into_reader()) })
+                Ok(Response { partial: true, length, body: Box::new(response.into_body().into_reader()) })
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                 Err(Failure::Passing(said(status), header("retry-after").and_then(|v| retry_after(&v))))
