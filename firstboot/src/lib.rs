@@ -1,1 +1,3 @@
-//! x
+//! What runs on an Ingot node: the initrd's init, the first-boot service, and the types that the builder shares.
+
+pub mod status;

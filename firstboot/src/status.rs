@@ -1,0 +1,250 @@
+//! The status codes: what a node says about where it is, from the initrd to the joined cluster.
+//!
+//! Takes nothing; gives one table, [`Code`], with a number that never changes its meaning, a name, a cause and a
+//! remedy, and the one form of a status line:
+//!
+//! ```text
+//! ingot: FB-500 joined: docker-swarm worker, node k3j1..., manager 10.77.0.10
+//! ```
+//!
+//! A line never spans several lines and never holds control characters, so that a test, a log collector or a
+//! person at a serial console can read it with one pattern. Numbers from 900 on are failures: the node says what
+//! is wrong and keeps trying where trying can help.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How serious a state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// A step of the normal course.
+    Progress,
+    /// Nothing more can happen until something outside the node changes, and that may be quite right.
+    Waiting,
+    /// The goal is reached.
+    Success,
+    /// Something is wrong.
+    Failure,
+}
+
+macro_rules! codes {
+    ($($variant:ident = $number:literal, $name:literal, $severity:ident, $cause:literal, $remedy:literal;)+) => {
+        /// A state of a node on its way from power-on to a joined cluster.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = concat!("`FB-", stringify!($number), " ", $name, "`: ", $cause)] $variant,)+
+        }
+
+        impl Code {
+            /// Every code, in the order of the table.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
+
+            /// The number: `100` of `FB-100`.
+            pub const fn number(self) -> u16 {
+                match self { $(Code::$variant => $number,)+ }
+            }
+
+            /// The name: `config-found`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Code::$variant => $name,)+ }
+            }
+
+            /// How serious it is.
+            pub const fn severity(self) -> Severity {
+                match self { $(Code::$variant => Severity::$severity,)+ }
+            }
+
+            /// What the state means, or what brought it about.
+            pub const fn cause(self) -> &'static str {
+                match self { $(Code::$variant => $cause,)+ }
+            }
+
+            /// What a person can do; empty where there is nothing to do.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Code::$variant => $remedy,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    // The initrd.
+    Stage1Started = 10, "stage1-started", Progress, "the initrd's init runs", "";
+    DiskFound = 20, "disk-found", Progress, "the disk with the image's root was found", "";
+    RootVerified = 30, "root-verified", Progress, "the root's dm-verity device is set up and its root hash is the one of the boot entry", "";
+    VarReady = 40, "var-ready", Progress, "the state partition is made, grown or checked, and mounted", "";
+    SwitchingRoot = 50, "switching-root", Progress, "the system's own init takes over", "";
+    // Configuration.
+    ConfigFound = 100, "config-found", Progress, "valid configuration was read; the text names the sources", "";
+    WaitingForConfig = 110, "waiting-for-config", Waiting,
+        "no medium with configuration is there and the role cannot do without",
+        "plug in a volume labelled INGOT with node.toml, or one labelled CIDATA; it is read as soon as it appears";
+    // Applying it.
+    Applying = 200, "applying", Progress, "the plan's steps are being carried out", "";
+    NetworkUp = 210, "network-up", Progress, "the node has the addresses that it was told, or one by DHCP", "";
+    Preflight = 300, "preflight", Progress, "what the join needs is being started and checked", "";
+    ImagesLoaded = 310, "images-loaded", Progress, "the container images that came with the image are in the engine", "";
+    // Joining.
+    Joining = 400, "joining", Progress, "the node joins, or founds, its cluster", "";
+    WaitingForManager = 410, "waiting-for-manager", Waiting,
+        "no manager answers yet, or it has not founded the cluster yet",
+        "start the manager; check the addresses under join.managers and that TCP port 7390 reaches it";
+    Joined = 500, "joined", Success, "the node is an active member of its cluster", "";
+    ReadyNoJoin = 510, "ready-no-join", Success, "everything is applied, and the role joins nothing", "";
+    // Failures.
+    NoDisk = 901, "no-disk", Failure,
+        "no disk holds a root that matches the root hash of the boot entry",
+        "flash the whole image to the disk that the firmware boots; if the disk is there, its controller may need a module that the profile does not put into the initrd";
+    RootCorrupt = 902, "root-corrupt", Failure,
+        "the root's content does not match its hash: the disk is failing or was tampered with",
+        "boot the other slot, or flash the image again; replace the disk if it happens again";
+    VarFailed = 903, "var-failed", Failure,
+        "the state partition could not be made, grown, checked or mounted",
+        "read the line above it; a disk that is too small or failing has to be replaced";
+    SwitchFailed = 904, "switch-failed", Failure,
+        "the verified root could not be entered: /etc could not be laid over it, or its init is missing",
+        "read the line above it; flash the image again if it persists";
+    Stage1Failed = 905, "stage1-failed", Failure,
+        "the initrd itself is wrong: a module, a kernel interface or its own settings are missing",
+        "rebuild the image; report it if it persists";
+    ConfigInvalid = 910, "config-invalid", Failure,
+        "the configuration has errors; the text names file, line, column and key",
+        "correct it (`ingot config check FILE` finds the same errors) and plug the medium in again; it is read again as soon as it changes";
+    MediumUnreadable = 911, "medium-unreadable", Failure,
+        "a medium with the right label is there but cannot be read",
+        "use a FAT, ISO 9660 or ext4 volume without symbolic links; try another stick";
+    NetworkFailed = 920, "network-failed", Failure,
+        "the node has not got its addresses in time",
+        "check the cable, the match of each [[network]] and the DHCP server; the node keeps trying";
+    PreflightFailed = 930, "preflight-failed", Failure,
+        "something that the join needs does not work; the text says what",
+        "on the node: `journalctl -u docker`; the node keeps trying";
+    StepFailed = 931, "step-failed", Failure,
+        "a step of the plan failed; the text says which and why",
+        "correct what the text names; the node keeps trying";
+    ImagesFailed = 932, "images-failed", Failure,
+        "a container image that came with the image could not be loaded",
+        "check the free space of /var; rebuild the image if the archive itself is bad";
+    JoinFailed = 940, "join-failed", Failure,
+        "the cluster refused the node, or the node's cluster state contradicts its configuration",
+        "read the text; the node keeps trying";
+    RendezvousRefused = 941, "rendezvous-refused", Failure,
+        "manager and node do not have the same cluster secret, or something in between is not a manager",
+        "use the same join.secret on all nodes of one cluster";
+    Internal = 990, "internal", Failure,
+        "the service cannot write its own state",
+        "check that /var is mounted and has free space";
+}
+
+impl Code {
+    /// The code with this number.
+    pub fn from_number(number: u16) -> Option<Code> {
+        Code::ALL.iter().copied().find(|code| code.number() == number)
+    }
+
+    /// True for the codes of failures.
+    pub fn is_failure(self) -> bool {
+        self.severity() == Severity::Failure
+    }
+
+    /// The status line for this state, without a line end. Control characters of the text become spaces and the
+    /// line ends after 1,000 bytes, whatever the text holds.
+    pub fn line(self, text: &str) -> String {
+        let mut line = format!("ingot: {self} {}: ", self.name());
+        for character in text.trim().chars() {
+            if line.len() >= 1000 {
+                line.push_str("...");
+                break;
+            }
+            line.push(if character.is_control() { ' ' } else { character });
+        }
+        line
+    }
+
+    /// Reads a status line back: the code and its text. Anything may stand before `ingot: ` (time stamps, a login
+    /// prompt).
+    pub fn parse_line(line: &str) -> Option<(Code, &str)> {
+        let (_, rest) = line.split_once("ingot: FB-")?;
+        let (number, rest) = rest.split_once(' ')?;
+        let code = (number.len() == 3).then(|| number.parse().ok()).flatten().and_then(Code::from_number)?;
+        let text = rest.strip_prefix(code.name())?.strip_prefix(':')?;
+        Some((code, text.trim()))
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FB-{:03}", self.number())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.strip_prefix("FB-")
+            .and_then(|number| number.parse().ok())
+            .and_then(Code::from_number)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text} is not a status code")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_failures_are_from_900() {
+        let mut numbers: Vec<u16> = Code::ALL.iter().map(|code| code.number()).collect();
+        assert!(numbers.is_sorted(), "the table is in order");
+        numbers.dedup();
+        assert_eq!(numbers.len(), Code::ALL.len());
+        let names: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(code.is_failure(), code.number() >= 900, "{code}");
+            assert!(!code.cause().is_empty(), "{code}");
+            assert!(!code.is_failure() || !code.remedy().is_empty(), "{code} needs a remedy");
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_one_form_and_reads_back() {
+        let line = Code::Stage1Started.line("kernel 6.12");
+        assert_eq!(line, "ingot: FB-010 stage1-started: kernel 6.12");
+        assert_eq!(Code::parse_line(&line), Some((Code::Stage1Started, "kernel 6.12")));
+        let noisy = format!("[    3.1] w1 login: {line}\r");
+        assert_eq!(Code::parse_line(&noisy), Some((Code::Stage1Started, "kernel 6.12")));
+        assert_eq!(Code::parse_line("ingot: FB-011 no-such: x"), None);
+        assert_eq!(Code::parse_line("ingot: FB-10 stage1-started: x"), None);
+    }
+
+    #[test]
+    fn a_text_cannot_forge_a_second_line() {
+        let line = Code::ConfigInvalid.line("a\ningot: FB-500 joined: b\u{1b}[2J");
+        assert!(!line.contains('\n') && !line.contains('\u{1b}'));
+        assert!(line.starts_with("ingot: FB-910 config-invalid: a "));
+        assert!(Code::Joined.line(&"x".repeat(5000)).len() < 1100);
+    }
+
+    #[test]
+    fn codes_round_trip_through_json() {
+        for code in Code::ALL {
+            let text = serde_json::to_string(code).unwrap();
+            assert_eq!(serde_json::from_str::<Code>(&text).unwrap(), *code);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_parses_without_a_panic(line in ".*") {
+            let _ = Code::parse_line(&line);
+        }
+    }
+}
