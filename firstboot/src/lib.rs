@@ -1,4 +1,11 @@
 //! What runs on an Ingot node: the initrd's init, the first-boot service, and the types that the builder shares.
 
 pub mod config;
+pub mod host;
+pub mod join;
+pub mod journal;
+pub mod plan;
+pub mod process;
+pub mod rendezvous;
 pub mod status;
+pub mod step;
