@@ -1,0 +1,39 @@
+//! Node configuration: `node.toml`, and the part of cloud-init's documents that an appliance needs.
+//!
+//! Takes [`Document`]s in the order of their precedence and a [`Machine`]; gives one valid [`NodeConfig`], or every
+//! mistake at once with file, line, column, key and the nearest known key. The node and `ingot config check` use
+//! the same code, so what passes the check works on the node.
+//!
+//! The way of a value: bytes → a tree that keeps every place (`parse`, `cloud`) → one tree (`document`) →
+//! types that can only hold valid values (`node`, `values`).
+//!
+//! ```
+//! use ingot_firstboot::config::{Document, Format, Machine, load};
+//!
+//! let text = b"version = 1\nhostnme = \"w1\"\n".to_vec();
+//! let document = Document { name: "node.toml".into(), format: Format::NodeToml, bytes: text };
+//! let error = load(&[document], &Machine::default()).unwrap_err();
+//! assert_eq!(error.to_string(), "node.toml:2:1: hostnme: unknown key (did you mean \"hostname\"?)");
+//! ```
+
+mod cloud;
+mod document;
+mod fields;
+mod node;
+mod parse;
+mod problem;
+mod sample;
+mod secret;
+mod tree;
+mod values;
+
+pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
+pub use node::{
+    DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
+};
+pub use parse::MAXIMUM_DOCUMENT_BYTES;
+pub use problem::{ConfigError, Problem};
+pub use sample::SAMPLE;
+pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
+pub use tree::Origin;
+pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};

@@ -1,0 +1,125 @@
+//! The addresses of the machine's interfaces, asked of the kernel over netlink (`RTM_GETADDR`, rtnetlink(7)).
+//!
+//! Takes the kernel's answer, which is parsed with every length checked; gives the addresses of global scope.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// Tentative and failed duplicate address detection: not usable (yet).
+const UNUSABLE_FLAGS: u8 = 0x40 | 0x08;
+const SCOPE_GLOBAL: u8 = 0;
+
+/// An address with the index of its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The interface's index.
+    pub index: u32,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// All usable addresses of global scope.
+pub fn global_addresses() -> io::Result<Vec<Address>> {
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    // The default protocol of the family, 0, is NETLINK_ROUTE.
+    // nlmsghdr: length, type, flags, sequence, port; ifaddrmsg of any family.
+    let mut request = Vec::with_capacity(24);
+    request.extend_from_slice(&24_u32.to_ne_bytes());
+    request.extend_from_slice(&RTM_GETADDR.to_ne_bytes());
+    request.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.extend_from_slice(&1_u32.to_ne_bytes());
+    request.extend_from_slice(&[0; 12]);
+    send(&socket, &request, SendFlags::empty())?;
+    let mut addresses = Vec::new();
+    let mut buffer = vec![0_u8; 64 * 1024];
+    loop {
+        let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        if length == 0 || parse(&buffer[..length], &mut addresses)? {
+            return Ok(addresses);
+        }
+    }
+}
+
+/// Reads one datagram's messages; true after the last one of the dump.
+fn parse(mut datagram: &[u8], addresses: &mut Vec<Address>) -> io::Result<bool> {
+    while let Some(header) = datagram.first_chunk::<16>() {
+        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let Some(body) = datagram.get(16..length) else { return Err(io::ErrorKind::InvalidData.into()) };
+        match kind {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
+                let code = body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
+            }
+            RTM_NEWADDR => addresses.extend(address(body)),
+            _ => {}
+        }
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn address(body: &[u8]) -> Option<Address> {
+    let &[_family, _prefix, flags, scope, i0, i1, i2, i3] = body.first_chunk::<8>()?;
+    if scope != SCOPE_GLOBAL || flags & UNUSABLE_FLAGS != 0 {
+        return None;
+    }
+    let (mut local, mut plain) = (None, None);
+    let mut attributes = &body[8..];
+    while let Some(header) = attributes.first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let value = attributes.get(4..length)?;
+        match u16::from_ne_bytes([header[2], header[3]]) {
+            IFA_LOCAL => local = ip(value),
+            IFA_ADDRESS => plain = ip(value),
+            _ => {}
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    // On a point-to-point link IFA_ADDRESS is the other end.
+    Some(Address { index: u32::from_ne_bytes([i0, i1, i2, i3]), address: local.or(plain)? })
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(value) {
+        return Some(Ipv4Addr::from(octets).into());
+    }
+    <[u8; 16]>::try_from(value).ok().map(|octets| Ipv6Addr::from(octets).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_answers() {
+        for address in global_addresses().unwrap() {
+            assert!(!address.address.is_loopback() && address.index > 0, "{address:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_datagram_is_read_without_a_panic(
+            kind in proptest::sample::select(vec![RTM_NEWADDR, NLMSG_DONE, NLMSG_ERROR, 7]),
+            length in 0_u32..80,
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+        ) {
+            let mut datagram = length.to_ne_bytes().to_vec();
+            datagram.extend_from_slice(&kind.to_ne_bytes());
+            datagram.extend_from_slice(&[0; 10]);
+            datagram.extend_from_slice(&rest);
+            let _ = parse(&datagram, &mut Vec::new());
+        }
+    }
+}

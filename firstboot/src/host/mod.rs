@@ -1,0 +1,126 @@
+//! The node as the first-boot service sees it: its files, programs, addresses, clock and container engine.
+//!
+//! Everything that the service does to the machine goes through [`Host`], so that a test can run the whole service
+//! against a simulated machine and pull its plug between any two of its actions.
+
+mod addresses;
+pub mod files;
+mod real;
+#[cfg(test)]
+pub mod simulated;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use real::RealHost;
+
+use crate::config::{HostAddress, Machine, Secret};
+use crate::join::engine::{EngineError, Request, Response};
+use crate::process::ProcessError;
+use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
+use crate::step::images::ArchiveImage;
+
+/// The machine did not do what it was told.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// A file.
+    #[error("{action} {path}: {source}")]
+    File {
+        /// `write`, `read`.
+        action: &'static str,
+        /// The path on the node.
+        path: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A program.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The kernel, for something that is no file.
+    #[error("{action}: {source}")]
+    System {
+        /// What was asked.
+        action: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A name has no address, for now.
+    #[error("the name {name} cannot be resolved: {reason}")]
+    Resolve {
+        /// The name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An address of an interface that other machines can use.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InterfaceAddress {
+    /// The interface.
+    pub interface: String,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// A machine. All paths are absolute paths on the node.
+pub trait Host: Sync {
+    /// Reads a file of at most `limit` bytes; `None` where there is none.
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, HostError>;
+    /// Writes a file whole: after a power cut it has the old content or the new one, and when this returns, the
+    /// new one for good. Makes the directories above it.
+    fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError>;
+    /// Adds to a file of mode 0600, for good when this returns; a power cut before may leave a part of it.
+    fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError>;
+    /// Shortens a file to `length` bytes, for good.
+    fn truncate(&self, path: &str, length: u64) -> Result<(), HostError>;
+    /// Removes a file, for good; one that is not there is no error.
+    fn remove(&self, path: &str) -> Result<(), HostError>;
+    /// Makes `path` a symbolic link to `target`, replacing what is there, whole and for good.
+    fn link(&self, path: &str, target: &str) -> Result<(), HostError>;
+    /// True where something is at the path, following links.
+    fn exists(&self, path: &str) -> bool;
+    /// The names and sizes of the regular files in a directory, sorted; none where there is no such directory.
+    fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError>;
+    /// Runs a program to its end and gives its standard output.
+    fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>, HostError>;
+    /// Sets the kernel's host name.
+    fn set_hostname(&self, name: &str) -> Result<(), HostError>;
+    /// What tells this machine from others.
+    fn machine(&self) -> Machine;
+    /// The addresses of global scope, sorted, without those of container bridges.
+    fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError>;
+    /// The own address from which packets to `to` leave; `None` where there is no route.
+    fn source_address(&self, to: IpAddr) -> Option<IpAddr>;
+    /// The addresses of a machine.
+    fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError>;
+    /// Asks the container engine.
+    fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError>;
+    /// Asks a manager's rendezvous for a join token.
+    fn rendezvous(
+        &self,
+        manager: IpAddr,
+        port: u16,
+        secret: &Secret,
+        identity: &NodeIdentity,
+    ) -> Result<Grant, RendezvousError>;
+    /// The container images in an archive (`docker save`'s `manifest.json`).
+    fn archive_images(&self, archive: &str) -> Result<Vec<ArchiveImage>, HostError>;
+    /// Seconds since 1970 by the node's clock.
+    fn now(&self) -> u64;
+    /// Sets the node's clock.
+    fn set_clock(&self, seconds: u64) -> Result<(), HostError>;
+    /// A random number below `bound` (1 or more).
+    fn random_below(&self, bound: u64) -> u64;
+    /// Waits.
+    fn sleep(&self, duration: Duration);
+}
+
+impl<'a> HostError {
+    /// Wraps an error about a file.
+    pub fn file(action: &'static str, path: &'a str) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| HostError::File { action, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,275 @@
+//! The machine that the service runs on.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Host, HostError, InterfaceAddress, addresses, files};
+use crate::config::{HostAddress, Machine, Secret};
+use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
+use crate::process;
+use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
+use crate::step::images::{ArchiveImage, images_of};
+
+/// The machine, or, for looking around in a directory, a tree that stands for its root.
+#[derive(Debug, Clone)]
+pub struct RealHost {
+    root: PathBuf,
+}
+
+impl Default for RealHost {
+    fn default() -> Self {
+        Self::new(Path::new("/"))
+    }
+}
+
+impl RealHost {
+    /// Files are taken below `root`; programs, addresses and the clock are the machine's all the same.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn firmware_text(&self, name: &str) -> Option<String> {
+        let bytes = self.read(&format!("/sys/class/dmi/id/{name}"), 4096).ok()??;
+        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        // What firmware writers leave in when they do not care, the same on thousands of machines.
+        let unset =
+            ["", "none", "not specified", "default string", "to be filled by o.e.m.", "0", "system serial number"];
+        (!unset.contains(&text.to_lowercase().as_str())).then_some(text)
+    }
+
+    fn interface_name(&self, index: u32) -> Option<String> {
+        let entries = std::fs::read_dir(self.path("/sys/class/net")).ok()?;
+        entries.flatten().find_map(|entry| {
+            let text = std::fs::read_to_string(entry.path().join("ifindex")).ok()?;
+            (text.trim() == index.to_string()).then(|| entry.file_name().to_string_lossy().into_owned())
+        })
+    }
+}
+
+/// Interfaces that the container engine makes; their addresses are no way to reach the machine.
+fn is_container_interface(name: &str) -> bool {
+    ["docker", "br-", "veth", "cni", "flannel", "vxlan", "virbr"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+impl Host for RealHost {
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, HostError> {
+        let file = match File::open(self.path(path)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(HostError::file("open", path)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(HostError::file("read", path))?;
+        if bytes.len() as u64 > limit {
+            return Err(HostError::file("read", path)(io::ErrorKind::FileTooLarge.into()));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError> {
+        files::write_durable(&self.path(path), bytes, mode).map_err(HostError::file("write", path))
+    }
+
+    fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
+        files::append_durable(&self.path(path), bytes).map_err(HostError::file("append to", path))
+    }
+
+    fn truncate(&self, path: &str, length: u64) -> Result<(), HostError> {
+        files::truncate_durable(&self.path(path), length).map_err(HostError::file("shorten", path))
+    }
+
+    fn remove(&self, path: &str) -> Result<(), HostError> {
+        files::remove_durable(&self.path(path)).map_err(HostError::file("remove", path))
+    }
+
+    fn link(&self, path: &str, target: &str) -> Result<(), HostError> {
+        files::link_durable(&self.path(path), target).map_err(HostError::file("link", path))
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError> {
+        let entries = match std::fs::read_dir(self.path(path)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(HostError::file("list", path)(error)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(HostError::file("list", path))?;
+            let metadata = entry.metadata().map_err(HostError::file("list", path))?;
+            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                files.push((name, metadata.len()));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>, HostError> {
+        Ok(process::run(program, arguments, limit)?)
+    }
+
+    fn set_hostname(&self, name: &str) -> Result<(), HostError> {
+        let failed =
+            |source: rustix::io::Errno| HostError::System { action: "set the host name", source: source.into() };
+        rustix::system::sethostname(name.as_bytes()).map_err(failed)
+    }
+
+    fn machine(&self) -> Machine {
+        let mut macs = std::collections::BTreeSet::new();
+        for entry in std::fs::read_dir(self.path("/sys/class/net")).into_iter().flatten().flatten() {
+            // Only real hardware has a device behind it.
+            if entry.path().join("device").exists()
+                && let Ok(text) = std::fs::read_to_string(entry.path().join("address"))
+                && let Ok(mac) = text.trim().parse()
+            {
+                macs.insert(mac);
+            }
+        }
+        Machine {
+            macs,
+            serial: self.firmware_text("product_serial"),
+            uuid: self.firmware_text("product_uuid").map(|uuid| uuid.to_lowercase()),
+        }
+    }
+
+    fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
+        let failed = |source| HostError::System { action: "ask for addresses", source };
+        let mut found: Vec<InterfaceAddress> = addresses::global_addresses()
+            .map_err(failed)?
+            .into_iter()
+            .filter_map(|address| {
+                let interface = self.interface_name(address.index)?;
+                (!is_container_interface(&interface))
+                    .then_some(InterfaceAddress { interface, address: address.address })
+            })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn source_address(&self, to: IpAddr) -> Option<IpAddr> {
+        // Connecting a datagram socket sends nothing; it only asks the routing table.
+        let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect((to, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())
+    }
+
+    fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError> {
+        let name = match host {
+            HostAddress::Ip(address) => return Ok(vec![*address]),
+            HostAddress::Name(name) => name,
+        };
+        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
+        // A static program has no name service switch; getent has the system's own.
+        let output = process::run("getent", &["ahosts", name], Duration::from_secs(20)).map_err(|error| {
+            failed(match error {
+                process::ProcessError::Failed { .. } => "no name server knows it".into(),
+                other => other.to_string(),
+            })
+        })?;
+        let text = String::from_utf8_lossy(&output).into_owned();
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+    }
+
+    fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
+        let request = match request.body {
+            Body::Archive(path) => Request { body: Body::Archive(&self.path(&path.to_string_lossy())), ..*request },
+            _ => *request,
+        };
+        exchange(&self.path(DOCKER_SOCKET), &request)
+    }
+
+    fn rendezvous(
+        &self,
+        manager: IpAddr,
+        port: u16,
+        secret: &Secret,
+        identity: &NodeIdentity,
+    ) -> Result<Grant, RendezvousError> {
+        request((manager, port).into(), secret, identity, self.now())
+    }
+
+    fn archive_images(&self, archive: &str) -> Result<Vec<ArchiveImage>, HostError> {
+        images_of(&self.path(archive)).map_err(HostError::file("read", archive))
+    }
+
+    fn now(&self) -> u64 {
+        // The wall clock is the point: status reports and the journal say when.
+        #[allow(clippy::disallowed_methods)]
+        let now = std::time::SystemTime::now();
+        now.duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    }
+
+    fn set_clock(&self, seconds: u64) -> Result<(), HostError> {
+        let failed = |source: rustix::io::Errno| HostError::System { action: "set the clock", source: source.into() };
+        let time = rustix::time::Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
+        rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).map_err(failed)
+    }
+
+    fn random_below(&self, bound: u64) -> u64 {
+        let mut bytes = [0; 8];
+        // Where the kernel has no randomness yet, no jitter does less harm than no progress.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
+        u64::from_ne_bytes(bytes) % bound.max(1)
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_can_stand_for_the_machine() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = RealHost::new(directory.path());
+        assert!(host.read("/etc/hostname", 10).unwrap().is_none());
+        host.write("/etc/hostname", b"w1\n", 0o644).unwrap();
+        assert_eq!(host.read("/etc/hostname", 3).unwrap().unwrap(), b"w1\n");
+        assert!(host.read("/etc/hostname", 2).is_err());
+        assert_eq!(host.list("/etc").unwrap(), [("hostname".to_owned(), 3)]);
+        assert_eq!(host.list("/none").unwrap(), []);
+        assert!(host.random_below(1) == 0 && host.random_below(10) < 10);
+    }
+
+    #[test]
+    fn names_are_resolved_and_addresses_need_not_be() {
+        let host = RealHost::default();
+        let address: IpAddr = "10.77.0.10".parse().unwrap();
+        assert_eq!(host.resolve(&HostAddress::Ip(address)).unwrap(), [address]);
+        let error = host.resolve(&HostAddress::Name("no-such-name.invalid".into())).unwrap_err();
+        assert!(error.to_string().contains("no-such-name.invalid"), "{error}");
+        assert!(host.resolve(&HostAddress::Name("localhost".into())).unwrap().iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
+    fn placeholders_of_the_firmware_are_no_serial_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = RealHost::new(directory.path());
+        host.write("/sys/class/dmi/id/product_serial", b"To Be Filled By O.E.M.\n", 0o400).unwrap();
+        host.write("/sys/class/dmi/id/product_uuid", b"AB-CD\n", 0o400).unwrap();
+        let machine = host.machine();
+        assert_eq!((machine.serial, machine.uuid.as_deref()), (None, Some("ab-cd")));
+    }
+}

@@ -1,0 +1,254 @@
+//! The durable journal: what was begun and what was done, so that a power cut at any instant loses nothing and
+//! repeats nothing that must not be repeated.
+//!
+//! One record per line: a checksum (the first 16 hex digits of the SHA-256 of the rest of the line), a blank, JSON
+//! with a number that counts up by one. A record is flushed to the disk before what it announces is begun, and
+//! after what it reports is done. Reading stops at the first record that is not whole, has a wrong checksum or a
+//! number out of order, and the file is cut there: the steps behind are repeated, which every step allows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::host::{Host, HostError};
+
+/// Where the journal lies.
+pub const JOURNAL: &str = "/var/lib/ingot/journal";
+
+const MAXIMUM_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The journal cannot be kept.
+#[derive(Debug, Error)]
+#[error("the journal {JOURNAL}: {0}")]
+pub struct JournalError(#[from] HostError);
+
+/// The hash of everything that a step depends on; the step is done again when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs(String);
+
+impl Inputs {
+    /// Of a step's inputs, each with its length.
+    pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self(crate::rendezvous::to_hex(&hash.finalize()))
+    }
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A step begins.
+    Begin {
+        /// The step's name.
+        step: String,
+        /// What it depends on.
+        inputs: Inputs,
+    },
+    /// A step is done.
+    Done {
+        /// The step's name.
+        step: String,
+        /// What it depended on.
+        inputs: Inputs,
+    },
+    /// The node is a member of its cluster (or has none to join); from now on its configuration is sealed.
+    Joined {
+        /// The driver, or `none`.
+        driver: String,
+        /// The node's identity in the cluster.
+        node: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    number: u64,
+    time: u64,
+    #[serde(flatten)]
+    event: Event,
+}
+
+/// The journal of this node.
+pub struct Journal<'a> {
+    host: &'a dyn Host,
+    next: u64,
+    length: u64,
+    done: BTreeMap<String, Inputs>,
+    joined: Option<(String, String)>,
+    /// How many bytes at the end could not be read and were cut off.
+    pub cut_off: u64,
+}
+
+impl<'a> Journal<'a> {
+    /// Reads the journal and cuts off what a power cut left unfinished.
+    ///
+    /// # Errors
+    /// The file cannot be read or cut.
+    pub fn open(host: &'a dyn Host) -> Result<Self, JournalError> {
+        let bytes = host.read(JOURNAL, MAXIMUM_BYTES)?.unwrap_or_default();
+        let (events, whole) = read(&bytes);
+        let cut_off = bytes.len() as u64 - whole;
+        if cut_off > 0 {
+            host.truncate(JOURNAL, whole)?;
+        }
+        let mut journal =
+            Self { host, next: events.len() as u64, length: whole, done: BTreeMap::new(), joined: None, cut_off };
+        events.into_iter().for_each(|event| journal.apply(event));
+        Ok(journal)
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            // A step that was begun again is not done, whatever it was before.
+            Event::Begin { step, .. } => {
+                self.done.remove(&step);
+            }
+            Event::Done { step, inputs } => {
+                self.done.insert(step, inputs);
+            }
+            Event::Joined { driver, node } => self.joined = Some((driver, node)),
+        }
+    }
+
+    /// Adds a record; when this returns, it is on the disk.
+    ///
+    /// # Errors
+    /// The record could not be written.
+    pub fn record(&mut self, event: Event) -> Result<(), JournalError> {
+        let line = line(&Record { number: self.next, time: self.host.now(), event: event.clone() });
+        if let Err(error) = self.host.append(JOURNAL, line.as_bytes()) {
+            // A full disk may have taken a part of the record; the next one must not come after it.
+            let _ = self.host.truncate(JOURNAL, self.length);
+            return Err(error.into());
+        }
+        self.length += line.len() as u64;
+        self.next += 1;
+        self.apply(event);
+        Ok(())
+    }
+
+    /// True where the step was done with these inputs and not begun since.
+    pub fn is_done(&self, step: &str, inputs: &Inputs) -> bool {
+        self.done.get(step) == Some(inputs)
+    }
+
+    /// The driver and the node's identity, once it has joined.
+    pub fn joined(&self) -> Option<(&str, &str)> {
+        self.joined.as_ref().map(|(driver, node)| (driver.as_str(), node.as_str()))
+    }
+}
+
+fn checksum(text: &str) -> String {
+    let mut digits = crate::rendezvous::to_hex(&Sha256::digest(text.as_bytes()));
+    digits.truncate(16);
+    digits
+}
+
+fn line(record: &Record) -> String {
+    // A record is a number, a number and texts: nothing of it can fail to become JSON.
+    #[allow(clippy::expect_used)]
+    let json = serde_json::to_string(record).expect("a record is plain data");
+    format!("{} {json}\n", checksum(&json))
+}
+
+/// The events of all whole records from the beginning, and how many bytes they take.
+fn read(bytes: &[u8]) -> (Vec<Event>, u64) {
+    let mut events = Vec::new();
+    let mut whole = 0;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let parsed = line
+            .strip_suffix(b"\n")
+            .and_then(|line| std::str::from_utf8(line).ok())
+            .and_then(|line| line.split_once(' '))
+            .filter(|(sum, json)| checksum(json) == **sum)
+            .and_then(|(_, json)| serde_json::from_str::<Record>(json).ok())
+            .filter(|record| record.number == events.len() as u64);
+        let Some(record) = parsed else { break };
+        events.push(record.event);
+        whole += line.len() as u64;
+    }
+    (events, whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::RealHost;
+
+    fn begin(step: &str) -> Event {
+        Event::Begin { step: step.into(), inputs: Inputs::of([step.as_bytes()]) }
+    }
+
+    fn done(step: &str) -> Event {
+        Event::Done { step: step.into(), inputs: Inputs::of([step.as_bytes()]) }
+    }
+
+    #[test]
+    fn what_is_recorded_is_known_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = RealHost::new(directory.path());
+        let mut journal = Journal::open(&host).unwrap();
+        journal.record(begin("a")).unwrap();
+        journal.record(done("a")).unwrap();
+        journal.record(begin("b")).unwrap();
+        journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into() }).unwrap();
+        let journal = Journal::open(&host).unwrap();
+        assert!(journal.is_done("a", &Inputs::of([&b"a"[..]])));
+        assert!(!journal.is_done("a", &Inputs::of([&b"other"[..]])));
+        assert!(!journal.is_done("b", &Inputs::of([&b"b"[..]])));
+        assert_eq!(journal.joined(), Some(("docker-swarm", "n1")));
+        assert_eq!(journal.cut_off, 0);
+    }
+
+    #[test]
+    fn a_torn_tail_of_every_length_is_cut_off_and_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = RealHost::new(directory.path());
+        let mut journal = Journal::open(&host).unwrap();
+        journal.record(done("a")).unwrap();
+        let first = host.read(JOURNAL, 9999).unwrap().unwrap();
+        journal.record(done("b")).unwrap();
+        let whole = host.read(JOURNAL, 9999).unwrap().unwrap();
+        for length in first.len()..whole.len() {
+            host.write(JOURNAL, &whole[..length], 0o600).unwrap();
+            let mut journal = Journal::open(&host).unwrap();
+            assert!(journal.is_done("a", &Inputs::of([&b"a"[..]])) && !journal.is_done("b", &Inputs::of([&b"b"[..]])));
+            journal.record(done("c")).unwrap();
+            let journal = Journal::open(&host).unwrap();
+            assert_eq!(journal.cut_off, 0);
+            assert!(journal.is_done("c", &Inputs::of([&b"c"[..]])));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_flipped_bit_costs_only_what_comes_after_it(position in 0_usize..400, bit in 0_u8..8) {
+            let mut bytes = Vec::new();
+            let mut ends = Vec::new();
+            for (number, step) in ["a", "b", "c", "d"].into_iter().enumerate() {
+                let record = Record { number: number as u64, time: 7, event: done(step) };
+                bytes.extend_from_slice(line(&record).as_bytes());
+                ends.push(bytes.len());
+            }
+            let position = position % bytes.len();
+            bytes[position] ^= 1 << bit;
+            let (events, whole) = read(&bytes);
+            let untouched = ends.iter().filter(|end| **end <= position).count();
+            proptest::prop_assert_eq!(events.len(), untouched);
+            proptest::prop_assert!(whole <= position as u64);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(0_u8.., 0..200)) {
+            let (_, whole) = read(&bytes);
+            proptest::prop_assert!(whole <= bytes.len() as u64);
+        }
+    }
+}

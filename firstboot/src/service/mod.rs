@@ -1,0 +1,281 @@
+//! The first-boot service: from a machine that just started to a member of its cluster.
+//!
+//! ```text
+//! obtain configuration → plan → steps → network → preflight → images → join → sealed
+//! ```
+//!
+//! The whole is one loop. Every attempt goes from the beginning; the journal makes what is done already cost
+//! nothing. So a failure, a changed medium and a power cut are the same case: the next attempt. Nothing is ever
+//! given up; every wait is visible in the status.
+
+mod obtain;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::clock::{ImageFacts, image_facts, raise};
+use crate::config::{Document, Loaded, Machine};
+use crate::host::{Host, HostError};
+use crate::join::{Backoff, Driver, JoinError, Joiner, Membership, driver};
+use crate::journal::{Event, Journal, JournalError};
+use crate::plan::Plan;
+use crate::provider::Sources;
+use crate::rendezvous::NodeIdentity;
+use crate::report::Report;
+use crate::status::Code;
+use crate::step::images::DIRECTORY;
+use crate::step::{Archive, Step, StepError};
+
+/// How long the addresses may take, in seconds.
+const NETWORK_SECONDS: u64 = 90;
+/// The same for a role that joins nothing: it works without a network too.
+const NETWORK_SECONDS_ALONE: u64 = 20;
+/// How long the cluster may take to accept a node after it was asked, in seconds.
+const MEMBERSHIP_SECONDS: u64 = 60;
+/// The window, for each machine of the site, over which first attempts are spread: 50 a minute.
+const SPLAY_PER_MACHINE: Duration = Duration::from_millis(1200);
+
+/// An attempt ended without the goal.
+#[derive(Debug)]
+struct Failure {
+    code: Code,
+    text: String,
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        Self { code: error.code(), text: error.to_string() }
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        Self { code: Code::Internal, text: error.to_string() }
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        Self { code: Code::Internal, text: error.to_string() }
+    }
+}
+
+/// The goal: what the node has become.
+pub struct Arrived {
+    /// The driver of its cluster; `None` for a role that joins nothing.
+    pub driver: Option<Box<dyn Driver>>,
+}
+
+/// The service.
+pub struct Service<'a> {
+    host: &'a dyn Host,
+    report: &'a dyn Report,
+    sources: &'a dyn Sources,
+    /// What was already said about the present configuration.
+    said: BTreeSet<Code>,
+    current: Vec<Document>,
+    backoff: Backoff,
+}
+
+impl<'a> Service<'a> {
+    /// A service on a machine.
+    pub fn new(host: &'a dyn Host, report: &'a dyn Report, sources: &'a dyn Sources) -> Self {
+        Self { host, report, sources, said: BTreeSet::new(), current: Vec::new(), backoff: Backoff::default() }
+    }
+
+    /// Works until the node is what its configuration says.
+    pub fn run(&mut self) -> Arrived {
+        loop {
+            match self.attempt() {
+                Ok(arrived) => return arrived,
+                Err(failure) => {
+                    self.report.report(failure.code, &failure.text);
+                    let waiting = failure.code == Code::WaitingForManager;
+                    let pause = self.backoff.next(self.host, waiting);
+                    self.host.sleep(pause);
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self) -> Result<Arrived, Failure> {
+        let facts = image_facts(self.host)?;
+        match raise(self.host, facts.build_time) {
+            Ok(true) => self.report.note("the clock was before the image's build; it is set to the build's time"),
+            Ok(false) => {}
+            Err(error) => self.report.note(&format!("the clock is before the image's build: {error}")),
+        }
+        let mut journal = Journal::open(self.host)?;
+        if journal.cut_off > 0 {
+            self.report.note(&format!("the journal's last {} bytes were unfinished and are cut off", journal.cut_off));
+        }
+        let machine = self.host.machine();
+        let obtained = self.obtain(&journal, &machine)?;
+        if obtained.documents != self.current {
+            self.current = obtained.documents;
+            self.said.clear();
+            self.backoff.reset();
+        }
+        let loaded = obtained.loaded;
+        if self.first_time(Code::ConfigFound) {
+            self.report.report(Code::ConfigFound, &obtained.from);
+            loaded.warnings.iter().for_each(|warning| self.report.note(&format!("warning: {warning}")));
+        }
+        let plan = Plan::new(&loaded.config, &machine, archives(self.host, &facts)?);
+        if self.first_time(Code::Applying) {
+            self.report.report(Code::Applying, &plan.describe().join("; "));
+        }
+        self.carry_out(&plan.steps, &mut journal)?;
+        self.wait_for_network(&loaded, plan.join.is_some())?;
+        self.join(&plan, &loaded, &machine, &mut journal)
+    }
+
+    fn first_time(&mut self, code: Code) -> bool {
+        self.said.insert(code)
+    }
+
+    fn carry_out(&self, steps: &[Step], journal: &mut Journal<'_>) -> Result<(), Failure> {
+        for step in steps {
+            let (name, inputs) = (step.name().to_owned(), step.inputs());
+            if journal.is_done(&name, &inputs) {
+                continue;
+            }
+            journal.record(Event::Begin { step: name.clone(), inputs: inputs.clone() })?;
+            step.apply(self.host)
+                .map_err(|error: StepError| Failure { code: step.failure(), text: format!("{name}: {error}") })?;
+            journal.record(Event::Done { step: name, inputs })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the static addresses are there, or any address where there are none.
+    fn wait_for_network(&mut self, loaded: &Loaded, needed: bool) -> Result<(), Failure> {
+        let wanted: Vec<_> =
+            loaded.config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
+        let mut missing = String::new();
+        for second in 0..if needed { NETWORK_SECONDS } else { NETWORK_SECONDS_ALONE } {
+            if second > 0 {
+                self.host.sleep(Duration::from_secs(1));
+            }
+            let have = self.host.addresses()?;
+            let absent: Vec<_> = wanted.iter().filter(|want| !have.iter().any(|have| have.address == **want)).collect();
+            if absent.is_empty() && !have.is_empty() {
+                if self.first_time(Code::NetworkUp) {
+                    let list = have.iter().map(|have| format!("{} {}", have.interface, have.address));
+                    self.report.report(Code::NetworkUp, &list.collect::<Vec<_>>().join(", "));
+                }
+                return Ok(());
+            }
+            missing = match &absent[..] {
+                [] => "no interface has an address; is a cable in, does the DHCP server answer?".to_owned(),
+                absent => format!(
+                    "no interface has {}; does [[network]] match one that has a link?",
+                    absent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                ),
+            };
+        }
+        if needed {
+            return Err(Failure { code: Code::NetworkFailed, text: missing });
+        }
+        self.report.report(Code::NetworkFailed, &format!("{missing} (going on: the role joins nothing)"));
+        Ok(())
+    }
+
+    fn join(
+        &mut self,
+        plan: &Plan,
+        loaded: &Loaded,
+        machine: &Machine,
+        journal: &mut Journal<'_>,
+    ) -> Result<Arrived, Failure> {
+        let Some(join) = &plan.join else {
+            self.carry_out(&plan.engine_steps, journal)?;
+            seal(journal, "none", "")?;
+            self.report.report(Code::ReadyNoJoin, "everything is applied");
+            return Ok(Arrived { driver: None });
+        };
+        let driver = driver(join);
+        for file in driver.render() {
+            self.host.write(file.path, &file.content, file.mode)?;
+        }
+        if self.first_time(Code::Preflight) {
+            self.report.report(Code::Preflight, driver.name());
+        }
+        driver.preflight(self.host)?;
+        self.carry_out(&plan.engine_steps, journal)?;
+        if !plan.engine_steps.is_empty() && self.first_time(Code::ImagesLoaded) {
+            self.report.report(Code::ImagesLoaded, &plan.engine_steps.iter().map(Step::describe).collect::<String>());
+        }
+        let membership = match driver.probe(self.host)? {
+            Some(membership) => membership,
+            None => self.become_member(&*driver, loaded, machine, journal)?,
+        };
+        seal(journal, driver.name(), &membership.identity)?;
+        self.report.report(Code::Joined, &membership.text);
+        Ok(Arrived { driver: Some(driver) })
+    }
+
+    fn become_member(
+        &mut self,
+        driver: &dyn Driver,
+        loaded: &Loaded,
+        machine: &Machine,
+        journal: &Journal<'_>,
+    ) -> Result<Membership, Failure> {
+        let identity = identity(self.host, machine, loaded)?;
+        let member = journal.joined().is_some_and(|(name, _)| name == driver.name());
+        if self.first_time(Code::Joining) {
+            self.report.report(Code::Joining, &driver.describe());
+            if !member {
+                let machines = u32::try_from(loaded.machines).unwrap_or(u32::MAX);
+                self.host.sleep(splay(&identity.id, SPLAY_PER_MACHINE.saturating_mul(machines)));
+            }
+        }
+        driver.start(&Joiner { host: self.host, identity, member })?;
+        for _ in 0..MEMBERSHIP_SECONDS {
+            if let Some(membership) = driver.probe(self.host)? {
+                return Ok(membership);
+            }
+            self.host.sleep(Duration::from_secs(1));
+        }
+        let text = format!("the cluster has not accepted this node within {MEMBERSHIP_SECONDS} s");
+        Err(Failure { code: Code::WaitingForManager, text })
+    }
+}
+
+/// From now on the configuration is the one that was applied, whatever medium is plugged in.
+fn seal(journal: &mut Journal<'_>, driver: &str, node: &str) -> Result<(), JournalError> {
+    if journal.joined() == Some((driver, node)) {
+        return Ok(());
+    }
+    journal.record(Event::Joined { driver: driver.to_owned(), node: node.to_owned() })
+}
+
+/// The moment of the first attempt within the window: a fixed one for each node, so that a fleet that is switched on
+/// at once spreads out.
+fn splay(id: &str, window: Duration) -> Duration {
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(if window == 0 { 0 } else { hash % window })
+}
+
+fn identity(host: &dyn Host, machine: &Machine, loaded: &Loaded) -> Result<NodeIdentity, HostError> {
+    let machine_id = host.read("/etc/machine-id", 4096)?;
+    let id = machine_id.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|id| !id.is_empty());
+    let mac = machine.macs.first().map(ToString::to_string).unwrap_or_default();
+    let hostname = loaded.config.hostname.as_ref().map_or_else(String::new, ToString::to_string);
+    Ok(NodeIdentity { hostname, id: id.unwrap_or(mac) })
+}
+
+/// The archives of container images that the image brings, in the order of their names.
+fn archives(host: &dyn Host, facts: &ImageFacts) -> Result<Vec<Archive>, HostError> {
+    let files = host.list(DIRECTORY)?.into_iter();
+    Ok(files
+        .filter(|(name, _)| name.rsplit_once('.').is_some_and(|(_, extension)| extension == "tar"))
+        .map(|(name, bytes)| Archive { name, bytes, image: facts.id.clone() })
+        .collect())
+}

@@ -1,0 +1,114 @@
+//! The steps that make a machine what its configuration says, each one safe to repeat.
+//!
+//! Takes one setting; gives the machine with that setting and nothing else changed. A step that is cut off by a
+//! power failure is begun again from its start, so each writes whole files and asks for final states, not changes.
+
+pub mod images;
+mod network;
+mod settings;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::config::{HostAddress, Hostname, Network, SshKey, Timezone};
+use crate::host::{Host, HostError};
+use crate::join::engine::EngineError;
+use crate::journal::Inputs;
+use crate::status::Code;
+
+pub use images::Archive;
+
+/// How long one program of a step may run.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A step failed.
+#[derive(Debug, Error)]
+pub enum StepError {
+    /// The machine did not do what it was told.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The container engine did not.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The setting does not fit this image.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The host name, also in `/etc/hosts`.
+    Hostname(Hostname),
+    /// The time zone.
+    Timezone(Timezone),
+    /// Who may log in as root.
+    SshKeys(Vec<SshKey>),
+    /// The interfaces.
+    Network(Vec<Network>),
+    /// The time servers.
+    Ntp(Vec<HostAddress>),
+    /// The container images that came with the image.
+    LoadImages(Vec<Archive>),
+}
+
+impl Step {
+    /// Its name in the journal and in status lines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::Hostname(_) => "hostname",
+            Step::Timezone(_) => "timezone",
+            Step::SshKeys(_) => "ssh-keys",
+            Step::Network(_) => "network",
+            Step::Ntp(_) => "ntp",
+            Step::LoadImages(_) => "load-images",
+        }
+    }
+
+    /// What it does, for people.
+    pub fn describe(&self) -> String {
+        let all = |items: &[HostAddress]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Step::Hostname(name) => format!("host name {name}"),
+            Step::Timezone(zone) => format!("time zone {zone}"),
+            Step::SshKeys(keys) => format!("{} SSH keys for root", keys.len()),
+            Step::Network(networks) if networks.is_empty() => "DHCP on every wired interface".into(),
+            Step::Network(networks) => format!("{} interfaces configured, DHCP on the rest", networks.len()),
+            Step::Ntp(servers) if servers.is_empty() => "the image's time servers".into(),
+            Step::Ntp(servers) => format!("time servers {}", all(servers)),
+            Step::LoadImages(archives) => format!("{} archives of container images", archives.len()),
+        }
+    }
+
+    /// The hash of what it depends on.
+    pub fn inputs(&self) -> Inputs {
+        // The form of the values themselves; a new version of the form means the step is done once more.
+        let form = format!("{self:?}");
+        Inputs::of([self.name().as_bytes(), form.as_bytes()])
+    }
+
+    /// The status code when it fails.
+    pub fn failure(&self) -> Code {
+        match self {
+            Step::Network(_) => Code::NetworkFailed,
+            Step::LoadImages(_) => Code::ImagesFailed,
+            _ => Code::StepFailed,
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// All of [`StepError`]; the step may then be done again.
+    pub fn apply(&self, host: &dyn Host) -> Result<(), StepError> {
+        match self {
+            Step::Hostname(name) => settings::hostname(host, name),
+            Step::Timezone(zone) => settings::timezone(host, zone),
+            Step::SshKeys(keys) => settings::ssh_keys(host, keys),
+            Step::Network(networks) => network::apply(host, networks),
+            Step::Ntp(servers) => settings::ntp(host, servers),
+            Step::LoadImages(archives) => images::load(host, archives),
+        }
+    }
+}
