@@ -1,0 +1,228 @@
+//! One guest of a run: its disk, medium, firmware and log, and its virtual machine while that is on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{ImageKey, ImageRef};
+use crate::profile::QemuFacts;
+use crate::qemu::accel::Accelerator;
+use crate::qemu::console::Console;
+use crate::qemu::guest::Running;
+use crate::qemu::launcher::Launcher;
+use crate::qemu::machine::{Machine, Serial};
+use crate::qemu::scenario::{Guest, Medium, SSH_NETWORK, Scenario};
+use crate::qemu::ssh::Key;
+use crate::qemu::switch::{Port, Switch};
+use crate::qemu::variables::{VariableError, Variables};
+use crate::qemu::{QemuError, at, disk, medium};
+
+/// What a virtual machine gets where neither the scenario nor a profile says.
+const PLAIN: QemuFacts = QemuFacts { memory_mib: 2048, cpus: 2, disk_gib: 16 };
+
+/// Where a run works.
+pub(in crate::qemu) struct Place<'a> {
+    pub launcher: &'a dyn Launcher,
+    /// Logs and disks.
+    pub work: &'a Path,
+    /// Sockets, firmware, media.
+    pub runtime: &'a Path,
+    pub accelerator: Accelerator,
+}
+
+/// The switches of a run, and which port of them is whose.
+pub(super) struct Wiring {
+    pub switches: Vec<Switch>,
+    ports: BTreeMap<(String, String), Port>,
+}
+
+impl Wiring {
+    /// Starts a switch for every network.
+    pub fn start(scenario: &Scenario, runtime: &Path) -> Result<Self, QemuError> {
+        let mut wiring = Self { switches: Vec::new(), ports: BTreeMap::new() };
+        for (index, network) in scenario.networks.iter().enumerate() {
+            let on = |guest: &&Guest| guest.networks.contains(network);
+            let guests: Vec<&Guest> = scenario.guests.iter().filter(on).collect();
+            let switch = Switch::start(runtime, &format!("net{index}"), guests.len())?;
+            for (guest, port) in guests.iter().zip(switch.ports()) {
+                wiring.ports.insert((network.clone(), guest.name.clone()), port.clone());
+            }
+            wiring.switches.push(switch);
+        }
+        Ok(wiring)
+    }
+
+    /// The cards of a guest, in the order of its networks.
+    fn cards(&self, guest: &Guest) -> Vec<(Port, String)> {
+        let port = |network: &String| self.ports.get(&(network.clone(), guest.name.clone())).cloned();
+        guest.networks.iter().filter_map(|network| Some((port(network)?, guest.mac(network)))).collect()
+    }
+}
+
+pub(super) struct Node<'a> {
+    pub guest: &'a Guest,
+    pub console: Console,
+    /// What QEMU itself prints.
+    pub messages: PathBuf,
+    /// How QEMU ended, where nobody had asked it to.
+    pub ended: Option<String>,
+    pub running: Option<Running>,
+    /// The forwarded port while it is on.
+    pub port: u16,
+    machine: Machine,
+    image: PathBuf,
+}
+
+/// The image that a guest boots.
+pub(super) fn image_of(guest: &Guest, images: &BTreeMap<ImageKey, ImageRef>) -> Result<ImageRef, QemuError> {
+    if let Some(path) = &guest.image {
+        return Ok(ImageRef { path: path.clone(), facts: PLAIN });
+    }
+    let key = guest.image_key().unwrap_or(ImageKey { role: String::new(), sector: guest.sector });
+    images.get(&key).cloned().ok_or(QemuError::NoImage { role: key.role, sector: key.sector })
+}
+
+/// The firmware's code and a fresh copy of its variables, in the run's own directory.
+pub(in crate::qemu) fn firmware(place: &Place<'_>, name: &str) -> Result<(PathBuf, PathBuf), QemuError> {
+    let (code, variables) = place.launcher.firmware();
+    let own_code = place.runtime.join("firmware.fd");
+    if !own_code.exists() {
+        std::fs::copy(&code, &own_code).map_err(at("cannot copy firmware", &code))?;
+    }
+    let own_variables = place.runtime.join(format!("{name}.vars"));
+    // Read and written, not copied: the template may be read-only, and the copy must not be.
+    let template = std::fs::read(&variables).map_err(at("cannot read firmware", &variables))?;
+    std::fs::write(&own_variables, template).map_err(at("cannot write", &own_variables))?;
+    Ok((own_code, own_variables))
+}
+
+impl<'a> Node<'a> {
+    pub fn prepare(
+        place: &Place<'_>,
+        guest: &'a Guest,
+        image: ImageRef,
+        wiring: &Wiring,
+        key: &Key,
+        secret: &str,
+    ) -> Result<Self, QemuError> {
+        let name = &guest.name;
+        let variables = variables(guest, key, secret);
+        let medium = match guest.medium {
+            Some(kind) => Some((kind, write_medium(place, guest, kind, &variables)?)),
+            None => None,
+        };
+        let gib = guest.disk_gib.unwrap_or(image.facts.disk_gib);
+        let disk = disk::prepare(place.launcher, &image.path, place.work, name, gib, guest.sector, &guest.flip_bit)?;
+        let (firmware_code, firmware_variables) = firmware(place, name)?;
+        let log = place.work.join(format!("{name}.console.log"));
+        std::fs::write(&log, b"").map_err(at("cannot write", &log))?;
+        let machine = Machine {
+            name: name.clone(),
+            accelerator: place.accelerator,
+            memory_mib: guest.memory_mib.unwrap_or(image.facts.memory_mib),
+            cpus: guest.cpus.unwrap_or(image.facts.cpus),
+            firmware_code,
+            firmware_variables,
+            disk,
+            bus: guest.bus,
+            medium,
+            cards: wiring.cards(guest),
+            ssh_mac: Some(guest.mac(SSH_NETWORK)),
+            internet: false,
+            serial_number: guest.serial(),
+            serial: Serial::Log(log.clone()),
+            control: place.runtime.join(format!("{name}.qmp")),
+        };
+        Ok(Self {
+            guest,
+            console: Console::follow(&log).map_err(at("cannot follow", &log))?,
+            messages: place.work.join(format!("{name}.qemu.log")),
+            ended: None,
+            running: None,
+            port: 0,
+            machine,
+            image: image.path,
+        })
+    }
+
+    /// Switches it on; nothing happens where it is on.
+    pub fn switch_on(&mut self, launcher: &dyn Launcher) -> Result<(), QemuError> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        self.ended = None;
+        self.console.power_on();
+        let mut running = Running::start(launcher, &self.machine, &self.image, &self.messages)?;
+        self.port = running.ssh_port()?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Cuts the power; nothing happens where it is off.
+    pub fn switch_off(&mut self) -> Result<(), QemuError> {
+        self.notice_end();
+        self.running.take().map_or(Ok(()), Running::cut)
+    }
+
+    /// Makes the disk larger; the guest must be off.
+    pub fn grow_disk(&self, launcher: &dyn Launcher, gib: u64) -> Result<(), QemuError> {
+        self.machine.disk.grow(launcher, &self.image, gib)
+    }
+
+    /// Why it cannot go on, if so.
+    pub fn dead(&mut self) -> Option<String> {
+        self.notice_end();
+        self.console.seen().dead.clone().or_else(|| self.ended.clone())
+    }
+
+    fn notice_end(&mut self) {
+        if let Some(running) = self.running.take_if(|running| !running.is_on()) {
+            let said = running.said();
+            let said = if said.is_empty() { "it said nothing".to_owned() } else { said };
+            self.ended = Some(format!("the virtual machine ended by itself: {said}"));
+        }
+    }
+
+    pub fn image_name(&self) -> String {
+        self.guest.role.clone().unwrap_or_else(|| self.image.display().to_string())
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        // QEMU first: it must not write to a disk that is gone.
+        self.running = None;
+        drop(std::fs::remove_file(&self.machine.disk.path));
+    }
+}
+
+fn variables(guest: &Guest, key: &Key, secret: &str) -> Variables {
+    let variables = Variables::default()
+        .with("ssh_public_key", key.public())
+        .with("secret", secret)
+        .with("guest", &guest.name)
+        .with("mac.ssh", &guest.mac(SSH_NETWORK));
+    guest
+        .networks
+        .iter()
+        .fold(variables, |variables, network| variables.with(&format!("mac.{network}"), &guest.mac(network)))
+}
+
+fn write_medium(place: &Place<'_>, guest: &Guest, kind: Medium, variables: &Variables) -> Result<PathBuf, QemuError> {
+    let wrong = |source: VariableError| QemuError::Variable { guest: guest.name.clone(), source };
+    let config = if let Some(table) = &guest.config {
+        // A table that was read from TOML can be written as TOML.
+        Some(variables.replace_in(table).map_err(wrong)?.to_string())
+    } else if let Some(path) = &guest.config_file {
+        let text = std::fs::read_to_string(path).map_err(at("cannot read", path))?;
+        Some(variables.replace(&text).map_err(wrong)?)
+    } else {
+        None
+    };
+    let mut files = config.map_or_else(BTreeMap::new, |text| kind.files(&text, &guest.name));
+    for (name, text) in &guest.files {
+        files.insert(name.clone(), variables.replace(text).map_err(wrong)?.into_bytes());
+    }
+    let path = place.runtime.join(format!("{}.{}", guest.name, kind.label().to_lowercase()));
+    medium::write(&path, kind.label(), &files)?;
+    Ok(path)
+}

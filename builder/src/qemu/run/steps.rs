@@ -1,0 +1,294 @@
+//! The steps of a scenario, one after another, each with its own time limit inside that of the whole run.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use regex::Regex;
+
+use super::node::Node;
+use crate::progress::Progress;
+use crate::qemu::console::{Seen, Status};
+use crate::qemu::launcher::Launcher;
+use crate::qemu::report::{Outcome, StepReport};
+use crate::qemu::scenario::{Check, Power, Step};
+use crate::qemu::ssh::{Ended, Key, Ssh};
+use crate::qemu::{QemuError, interrupt};
+
+/// Between two looks at a console.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Between two tries of a command.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// How long a node that reported a failure may take to report something better, under KVM.
+const GRACE: Duration = Duration::from_secs(20);
+
+pub(super) struct Run<'a> {
+    pub launcher: &'a dyn Launcher,
+    pub key: &'a Key,
+    pub progress: &'a dyn Progress,
+    pub nodes: Vec<Node<'a>>,
+    /// When the whole run must be over.
+    pub deadline: Instant,
+    pub patience: u32,
+    /// How many states of each node were told to the user.
+    pub told: BTreeMap<String, usize>,
+}
+
+/// How one step came out.
+struct Found {
+    output: String,
+    /// Why it failed, if it did.
+    failure: Option<String>,
+}
+
+impl Found {
+    fn good(output: impl Into<String>) -> Self {
+        Self { output: output.into(), failure: None }
+    }
+    fn bad(output: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { output: output.into(), failure: Some(why.into()) }
+    }
+}
+
+impl Run<'_> {
+    /// Takes the steps; after one that fails, the others are skipped.
+    pub fn take(&mut self, steps: &[Step]) -> Result<Vec<StepReport>, QemuError> {
+        let mut reports: Vec<StepReport> = Vec::new();
+        for step in steps {
+            let begun = Instant::now();
+            let over = reports.iter().any(|report| report.outcome != Outcome::Passed);
+            let (outcome, found) = if over {
+                (Outcome::Skipped, Found::good(""))
+            } else {
+                self.progress.note(&format!("… {}: {}", step.guest, step.name));
+                let found = self.step(step)?;
+                let outcome = match &found.failure {
+                    None => Outcome::Passed,
+                    Some(_) if interrupt::requested() => Outcome::Interrupted,
+                    Some(_) => Outcome::Failed,
+                };
+                (outcome, found)
+            };
+            reports.push(StepReport {
+                name: step.name.clone(),
+                guest: step.guest.clone(),
+                outcome,
+                seconds: (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+                output: found.output,
+                reason: found.failure,
+            });
+        }
+        Ok(reports)
+    }
+
+    fn step(&mut self, step: &Step) -> Result<Found, QemuError> {
+        // The scenario's reader made sure that the guest exists.
+        let Some(index) = self.nodes.iter().position(|node| node.guest.name == step.guest) else {
+            return Ok(Found::bad("", format!("there is no guest {}", step.guest)));
+        };
+        let limit = Duration::from_secs(step.within_seconds) * self.patience;
+        let deadline = (Instant::now() + limit).min(self.deadline);
+        let late = if deadline == self.deadline {
+            "the scenario's time is over".to_owned()
+        } else {
+            format!("not within {} s", limit.as_secs())
+        };
+        match &step.check {
+            Check::Power { power, disk_gib } => self.power(index, *power, *disk_gib),
+            Check::Run { command, status, expect, matches } => {
+                let right = |got: i32, output: &str| {
+                    wrong_with(got, output, *status, expect.as_deref(), matches.as_ref()).map_or(Ok(()), Err)
+                };
+                self.command(index, command, &right, deadline, &late)
+            }
+            Check::Console { pattern, without } => {
+                let find = |seen: &Seen| {
+                    let unfinished = seen.unfinished();
+                    let line = seen.lines.iter().chain([&unfinished]).find(|line| pattern.is_match(line));
+                    line.cloned()
+                };
+                let found = self.look(index, &find, deadline, &late, None);
+                Ok(self.reject(index, found, without))
+            }
+            Check::State { code, without, holds_seconds } => {
+                let find = |seen: &Seen| Some(seen.states.iter().find(|status| status.code == *code)?.to_string());
+                let mut found = self.look(index, &find, deadline, &late, Some(*code));
+                if found.failure.is_none() && *holds_seconds > 0 {
+                    found = self.holds(index, *code, Duration::from_secs(*holds_seconds));
+                }
+                Ok(self.reject(index, found, without))
+            }
+        }
+    }
+
+    fn power(&mut self, index: usize, power: Power, disk_gib: Option<u64>) -> Result<Found, QemuError> {
+        let launcher = self.launcher;
+        let node = &mut self.nodes[index];
+        if matches!(power, Power::Cut | Power::Cycle) {
+            node.switch_off()?;
+        }
+        if let Some(gib) = disk_gib {
+            if node.running.is_some() {
+                return Ok(Found::bad("", "the disk cannot be made larger while the guest is on"));
+            }
+            node.grow_disk(launcher, gib)?;
+        }
+        if matches!(power, Power::On | Power::Cycle) {
+            node.switch_on(launcher)?;
+        }
+        Ok(Found::good(""))
+    }
+
+    /// Runs a command again and again until it gives what is wanted.
+    fn command(
+        &mut self,
+        index: usize,
+        command: &str,
+        right: &dyn Fn(i32, &str) -> Result<(), String>,
+        deadline: Instant,
+        late: &str,
+    ) -> Result<Found, QemuError> {
+        let mut last = Found::bad("", "was never run");
+        loop {
+            self.tell();
+            if let Some(dead) = self.give_up(index) {
+                return Ok(Found::bad(last.output, dead));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let why = last.failure.unwrap_or_default();
+                return Ok(Found::bad(last.output, format!("{late}; the last time {why}")));
+            }
+            let node = &self.nodes[index];
+            let on = || node.running.as_ref().is_some_and(crate::qemu::guest::Running::is_on);
+            let ssh = Ssh::new(self.launcher, self.key, &node.guest.name, node.port);
+            last = match ssh.run(command, left, &|| interrupt::requested() || !on())? {
+                Ended::Exited(status, output) => match right(status, &output) {
+                    Ok(()) => return Ok(Found::good(output)),
+                    Err(why) => Found::bad(output, why),
+                },
+                Ended::Unreachable(output) => {
+                    let why = format!("ssh did not get through: {}", output.trim());
+                    Found::bad(last.output, why)
+                }
+                Ended::Stopped(output) => Found::bad(output, "the command did not end"),
+            };
+            std::thread::sleep(RETRY.min(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Looks at a console until there is what is wanted.
+    fn look(
+        &mut self,
+        index: usize,
+        find: &dyn Fn(&Seen) -> Option<String>,
+        deadline: Instant,
+        late: &str,
+        code: Option<u16>,
+    ) -> Found {
+        let mut failing: Option<(Status, Instant)> = None;
+        loop {
+            self.tell();
+            // Asked before looking: what a guest wrote before it died counts.
+            let dead = self.give_up(index);
+            if let Some(found) = find(&self.nodes[index].console.seen()) {
+                return Found::good(found);
+            }
+            if let Some(dead) = dead {
+                return Found::bad("", dead);
+            }
+            if Instant::now() >= deadline {
+                return Found::bad("", format!("{late}; {}", self.last_status(index)));
+            }
+            // A node may recover from a failure by itself, but it should say so soon.
+            let last = self.nodes[index].console.seen().states.last().filter(|s| s.is_failure()).cloned();
+            match (last, &failing) {
+                (Some(status), Some((since, when))) if status == *since => {
+                    if code.is_some() && when.elapsed() > GRACE * self.patience {
+                        return Found::bad("", format!("the node reported a failure and nothing since: {status}"));
+                    }
+                }
+                (last, _) => failing = last.map(|status| (status, Instant::now())),
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Whether a state stays the last one.
+    fn holds(&mut self, index: usize, code: u16, time: Duration) -> Found {
+        let until = Instant::now() + time;
+        loop {
+            self.tell();
+            if let Some(dead) = self.give_up(index) {
+                return Found::bad("", dead);
+            }
+            let last = self.nodes[index].console.seen().states.last().cloned();
+            match last {
+                Some(status) if status.code == code => {
+                    if Instant::now() >= until {
+                        return Found::good(status.to_string());
+                    }
+                }
+                Some(status) => return Found::bad("", format!("it did not stay: then came {status}")),
+                None => return Found::bad("", "it did not stay"),
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Turns a good find into a bad one where a code was reported that must not have been.
+    fn reject(&self, index: usize, found: Found, without: &[u16]) -> Found {
+        let seen = self.nodes[index].console.seen();
+        match seen.states.iter().find(|status| without.contains(&status.code)) {
+            Some(status) if found.failure.is_none() => {
+                Found::bad(found.output, format!("the node also reported {status}"))
+            }
+            _ => found,
+        }
+    }
+
+    /// Why waiting for this guest is pointless, if it is.
+    fn give_up(&mut self, index: usize) -> Option<String> {
+        if interrupt::requested() {
+            return Some("interrupted".into());
+        }
+        let node = &mut self.nodes[index];
+        let dead = node.dead();
+        if dead.is_none() && node.running.is_none() {
+            return Some("the guest is switched off".into());
+        }
+        dead
+    }
+
+    fn last_status(&self, index: usize) -> String {
+        match self.nodes[index].console.seen().states.last() {
+            Some(status) => format!("the last status was {status}, after {:.1} s", status.seconds),
+            None => "the node never reported a status".into(),
+        }
+    }
+
+    /// Tells the user what nodes reported since the last time.
+    fn tell(&mut self) {
+        for node in &self.nodes {
+            let told = self.told.entry(node.guest.name.clone()).or_default();
+            let seen = node.console.seen();
+            for status in &seen.states[*told..] {
+                self.progress.note(&format!("{:>7.1} s  {:<12} {status}", status.seconds, node.guest.name));
+            }
+            *told = seen.states.len();
+        }
+    }
+}
+
+/// What is wrong with what a command gave, if anything.
+fn wrong_with(got: i32, output: &str, status: i32, expect: Option<&str>, matches: Option<&Regex>) -> Option<String> {
+    if got != status {
+        return Some(format!("its exit status was {got}, not {status}"));
+    }
+    if let Some(text) = expect.filter(|text| !output.contains(*text)) {
+        return Some(format!("its output did not contain {text:?}"));
+    }
+    let pattern = matches.filter(|pattern| !pattern.is_match(output))?;
+    Some(format!("its output did not match {}", pattern.as_str().trim_start_matches("(?m)")))
+}

@@ -1,0 +1,186 @@
+//! From the text of a scenario to a checked [`Scenario`], or to the place where it is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::step::Written;
+use super::{Bus, Guest, Medium, SSH_NETWORK, Scenario, ScenarioError};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    timeout_seconds: u64,
+    #[serde(default)]
+    networks: Vec<Spanned<String>>,
+    #[serde(default, rename = "guest")]
+    guests: Vec<Spanned<Guest>>,
+    #[serde(default, rename = "step")]
+    steps: Vec<Spanned<Written>>,
+}
+
+type Problem = (Range<usize>, String);
+
+pub(super) fn parse(text: &str, path: &Path) -> Result<Scenario, ScenarioError> {
+    let invalid = |(span, problem): Problem| {
+        let (line, column) = position(text, span.start);
+        ScenarioError::Invalid { path: path.to_owned(), line, column, problem }
+    };
+    let file: File = toml::from_str(text)
+        .map_err(|error| invalid((error.span().unwrap_or_default(), with_suggestion(error.message()))))?;
+    check(file, path).map_err(invalid)
+}
+
+fn check(file: File, path: &Path) -> Result<Scenario, Problem> {
+    if !is_name(&file.name) {
+        return Err((0..0, format!("name {:?} has other characters than letters, digits and dashes", file.name)));
+    }
+    if file.timeout_seconds == 0 {
+        return Err((0..0, "timeout_seconds must be at least 1".into()));
+    }
+    let mut networks = BTreeSet::new();
+    for network in file.networks {
+        let (span, network) = (network.span(), network.into_inner());
+        if !is_name(&network) || network == SSH_NETWORK {
+            return Err((span, format!("a network cannot be called {network:?}")));
+        }
+        if !networks.insert(network.clone()) {
+            return Err((span, format!("network {network} is named twice")));
+        }
+    }
+    if file.guests.is_empty() {
+        return Err((0..0, "a scenario needs at least one [[guest]]".into()));
+    }
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut guests: Vec<Guest> = Vec::new();
+    let mut addresses = BTreeMap::new();
+    for guest in file.guests {
+        let (span, mut guest) = (guest.span(), guest.into_inner());
+        let fail = |problem: String| (span.clone(), format!("guest {}: {problem}", guest.name));
+        check_guest(&guest, &networks).map_err(fail)?;
+        if guests.iter().any(|other| other.name == guest.name) {
+            return Err(fail("two guests have this name".into()));
+        }
+        for network in guest.networks.iter().map(String::as_str).chain([SSH_NETWORK]) {
+            let mac = guest.mac(network).to_lowercase();
+            if let Some(other) = addresses.insert(mac.clone(), guest.name.clone()) {
+                return Err(fail(format!("hardware address {mac} is also one of guest {other}")));
+            }
+        }
+        guest.image = guest.image.map(|image| base.join(image));
+        guest.config_file = guest.config_file.map(|file| base.join(file));
+        guests.push(guest);
+    }
+    let mut steps = Vec::new();
+    for step in file.steps {
+        let (span, step) = (step.span(), step.into_inner());
+        if !guests.iter().any(|guest| guest.name == step.guest) {
+            let names: Vec<&str> = guests.iter().map(|guest| guest.name.as_str()).collect();
+            let problem = format!("there is no guest {}; there are: {}", step.guest, names.join(", "));
+            return Err((span, problem));
+        }
+        steps.push(step.step().map_err(|problem| (span, problem))?);
+    }
+    Ok(Scenario {
+        name: file.name,
+        path: path.to_owned(),
+        timeout_seconds: file.timeout_seconds,
+        networks,
+        guests,
+        steps,
+    })
+}
+
+fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String> {
+    if !is_name(&guest.name) {
+        return Err("its name has other characters than letters, digits and dashes".into());
+    }
+    if guest.role.is_some() == guest.image.is_some() {
+        return Err("needs one of role and image".into());
+    }
+    if !matches!(guest.sector, 512 | 4096) {
+        return Err(format!("sector is 512 or 4096, not {}", guest.sector));
+    }
+    if guest.sector == 4096 && guest.bus == Bus::Ahci {
+        return Err("QEMU's AHCI disks have 512-byte sectors only".into());
+    }
+    for (key, zero) in [
+        ("memory_mib", guest.memory_mib == Some(0)),
+        ("cpus", guest.cpus == Some(0)),
+        ("disk_gib", guest.disk_gib == Some(0)),
+    ] {
+        if zero {
+            return Err(format!("{key} must be at least 1"));
+        }
+    }
+    let sources = usize::from(guest.config.is_some()) + usize::from(guest.config_file.is_some());
+    if sources > 1 {
+        return Err("has both config and config_file".into());
+    }
+    let anything = sources > 0 || !guest.files.is_empty();
+    if anything && guest.medium.is_none() {
+        return Err("has configuration but no medium that brings it; say medium = \"usb\" or \"cidata\"".into());
+    }
+    let taken = match guest.medium {
+        Some(Medium::Usb) => "node.toml",
+        _ => "user-data",
+    };
+    if sources > 0 && guest.files.contains_key(taken) {
+        return Err(format!("files has {taken}, which the configuration is written to"));
+    }
+    if let Some(name) = guest.files.keys().find(|name| name.is_empty() || name.contains('/') || name.starts_with('.')) {
+        return Err(format!("{name:?} is not a plain file name"));
+    }
+    if let Some(network) = guest.networks.iter().find(|network| !networks.contains(*network)) {
+        return Err(format!("there is no network {network}; list it in networks at the top"));
+    }
+    if guest.networks.iter().collect::<BTreeSet<_>>().len() != guest.networks.len() {
+        return Err("is on one network twice".into());
+    }
+    for (network, mac) in &guest.macs {
+        if network != SSH_NETWORK && !guest.networks.contains(network) {
+            return Err(format!("has a hardware address for network {network}, which it is not on"));
+        }
+        if !is_mac(mac) {
+            return Err(format!("{mac:?} is not a hardware address of one card, such as 52:54:00:12:34:56"));
+        }
+    }
+    Ok(())
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// Six bytes, and not a group address.
+fn is_mac(text: &str) -> bool {
+    let bytes: Vec<Option<u8>> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+')))
+        .collect();
+    bytes.len() == 6 && bytes.iter().all(Option::is_some) && bytes[0].is_some_and(|first| first & 1 == 0)
+}
+
+/// Line and column, both from 1, of a byte offset.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before: &str = text.get(..offset.min(text.len())).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Adds the nearest known key to "unknown field `x`, expected one of `a`, `b`".
+fn with_suggestion(message: &str) -> String {
+    let message = message.trim();
+    let Some(rest) = message.strip_prefix("unknown field `") else { return message.to_owned() };
+    let mut names = rest.split('`').step_by(2).filter(|name| !name.is_empty());
+    let Some(given) = names.next() else { return message.to_owned() };
+    let nearest = names.map(|known| (strsim::damerau_levenshtein(given, known), known)).min();
+    match nearest {
+        Some((distance, known)) if distance <= 3 => format!("unknown key {given}; did you mean {known}?"),
+        _ => message.replacen("field", "key", 1),
+    }
+}

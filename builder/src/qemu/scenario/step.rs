@@ -1,0 +1,148 @@
+//! One step of a scenario: something to wait for and check, or something to do to a guest.
+
+use regex::Regex;
+use serde::Deserialize;
+
+/// A step, of exactly one kind.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What it shows, in words.
+    pub name: String,
+    /// The guest it is about.
+    pub guest: String,
+    /// What is done or awaited.
+    pub check: Check,
+    /// How long it may take under KVM.
+    pub within_seconds: u64,
+}
+
+/// What a step does or waits for.
+#[derive(Debug, Clone)]
+pub enum Check {
+    /// A shell command in the guest, over ssh, repeated until it gives what is expected.
+    Run {
+        /// The command.
+        command: String,
+        /// The exit status it must have.
+        status: i32,
+        /// Text that its output must contain.
+        expect: Option<String>,
+        /// What its output must match (multi-line: `^` and `$` match at line ends).
+        matches: Option<Regex>,
+    },
+    /// A line on the serial console.
+    Console {
+        /// What a line must match.
+        pattern: Regex,
+        /// Codes that must not have been reported when it does.
+        without: Vec<u16>,
+    },
+    /// A status code.
+    State {
+        /// The code: 500 for `FB-500`.
+        code: u16,
+        /// Codes that must not have been reported when it is.
+        without: Vec<u16>,
+        /// How long it must then stay the last one reported, in seconds (not stretched where KVM does not work).
+        holds_seconds: u64,
+    },
+    /// Power.
+    Power {
+        /// What happens to it.
+        power: Power,
+        /// The size that the disk is grown to before it is switched on, in GiB.
+        disk_gib: Option<u64>,
+    },
+}
+
+/// What happens to a guest's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Power {
+    /// It is switched on.
+    On,
+    /// It is cut, at once.
+    Cut,
+    /// It is cut and comes back.
+    Cycle,
+}
+
+/// A step as the file has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    name: Option<String>,
+    pub(super) guest: String,
+    run: Option<String>,
+    status: Option<i32>,
+    expect: Option<String>,
+    matches: Option<String>,
+    console: Option<String>,
+    state: Option<String>,
+    #[serde(default)]
+    without: Vec<String>,
+    holds_seconds: Option<u64>,
+    power: Option<Power>,
+    disk_gib: Option<u64>,
+    within_seconds: Option<u64>,
+}
+
+/// How long a step may take where the file does not say.
+const DEFAULT_WITHIN: u64 = 60;
+
+impl Written {
+    /// The step, or what is wrong with it.
+    pub(super) fn step(self) -> Result<Step, String> {
+        let kinds = [self.run.is_some(), self.console.is_some(), self.state.is_some(), self.power.is_some()];
+        if kinds.iter().filter(|kind| **kind).count() != 1 {
+            return Err("a step has exactly one of: run, console, state, power".into());
+        }
+        let only = |key: &str, given: bool, of: &str, allowed: bool| {
+            if given && !allowed { Err(format!("{key} belongs to a step with {of}")) } else { Ok(()) }
+        };
+        only("status", self.status.is_some(), "run", self.run.is_some())?;
+        only("expect", self.expect.is_some(), "run", self.run.is_some())?;
+        only("matches", self.matches.is_some(), "run", self.run.is_some())?;
+        only("without", !self.without.is_empty(), "console or state", self.console.is_some() || self.state.is_some())?;
+        only("holds_seconds", self.holds_seconds.is_some(), "state", self.state.is_some())?;
+        only("disk_gib", self.disk_gib.is_some(), "power", self.power.is_some())?;
+        only("within_seconds", self.within_seconds.is_some(), "run, console or state", self.power.is_none())?;
+        let without = self.without.iter().map(|code| parse_code(code)).collect::<Result<Vec<_>, _>>()?;
+        let (what, check) = if let Some(command) = self.run {
+            let matches = self.matches.map(|text| pattern(&format!("(?m){text}"))).transpose()?;
+            let check =
+                Check::Run { command: command.clone(), status: self.status.unwrap_or(0), expect: self.expect, matches };
+            (command, check)
+        } else if let Some(text) = self.console {
+            (format!("console: {text}"), Check::Console { pattern: pattern(&text)?, without })
+        } else if let Some(code) = self.state {
+            let holds_seconds = self.holds_seconds.unwrap_or(0);
+            (code.clone(), Check::State { code: parse_code(&code)?, without, holds_seconds })
+        } else if let Some(power) = self.power {
+            if power == Power::Cut && self.disk_gib.is_some() {
+                return Err("disk_gib grows the disk before it is switched on: use it with on or cycle".into());
+            }
+            (format!("power {power:?}").to_lowercase(), Check::Power { power, disk_gib: self.disk_gib })
+        } else {
+            return Err("a step has exactly one of: run, console, state, power".into());
+        };
+        Ok(Step {
+            name: self.name.unwrap_or(what),
+            guest: self.guest,
+            check,
+            within_seconds: self.within_seconds.unwrap_or(DEFAULT_WITHIN),
+        })
+    }
+}
+
+fn pattern(text: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|error| format!("not a regular expression: {error}"))
+}
+
+/// `FB-500` → 500.
+fn parse_code(text: &str) -> Result<u16, String> {
+    text.strip_prefix("FB-")
+        .filter(|digits| digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| format!("{text:?} is not a status code; one looks like \"FB-500\""))
+}

@@ -1,0 +1,76 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Scenario, String> {
+    Scenario::parse(text, Path::new("dir/a.toml")).map_err(|error| error.to_string())
+}
+
+const HEAD: &str = "name = 'a'\ntimeout_seconds = 10\nnetworks = ['n']\n[[guest]]\nname = 'g'\nrole = 'r'\n";
+
+#[test]
+fn a_scenario_says_which_images_it_needs() {
+    let text = format!("{HEAD}sector = 4096\n[[guest]]\nname = 'h'\nimage = 'b.raw'\n");
+    let scenario = parse(&text).unwrap();
+    let images: Vec<ImageKey> = scenario.images().into_iter().collect();
+    assert_eq!(images, [ImageKey { role: "r".into(), sector: 4096 }]);
+    assert_eq!(scenario.guest("h").unwrap().image.as_deref(), Some(Path::new("dir/b.raw")));
+}
+
+#[test]
+fn every_mistake_has_its_place_and_its_remedy() {
+    for (tail, want) in [
+        ("memroy_mib = 5", "dir/a.toml:7:1: unknown key memroy_mib; did you mean memory_mib?"),
+        ("bus = 'scsi'", "dir/a.toml:7:7: unknown variant `scsi`"),
+        ("bus = 'ahci'\nsector = 4096", "dir/a.toml:4:1: guest g: QEMU's AHCI disks have 512-byte sectors only"),
+        ("config = { version = 1 }", "no medium that brings it"),
+        ("medium = 'usb'\nconfig = {}\nfiles = { 'node.toml' = '' }", "files has node.toml"),
+        ("medium = 'usb'\nfiles = { '../x' = '' }", "not a plain file name"),
+        ("networks = ['m']", "there is no network m"),
+        ("networks = ['n']\nmacs = { n = '53:54:00:00:00:01' }", "not a hardware address of one card"),
+        ("[[guest]]\nname = 'g'\nrole = 'r'", "dir/a.toml:7:1: guest g: two guests have this name"),
+        ("[[step]]\nguest = 'x'\nrun = 'true'", "dir/a.toml:7:1: there is no guest x; there are: g"),
+        ("[[step]]\nguest = 'g'", "exactly one of: run, console, state, power"),
+        ("[[step]]\nguest = 'g'\nrun = 'true'\nstate = 'FB-500'", "exactly one of"),
+        ("[[step]]\nguest = 'g'\nstate = '500'", "not a status code"),
+        ("[[step]]\nguest = 'g'\nconsole = '('", "not a regular expression"),
+        ("[[step]]\nguest = 'g'\nconsole = 'x'\nexpect = 'y'", "expect belongs to a step with run"),
+    ] {
+        let error = parse(&format!("{HEAD}{tail}\n")).unwrap_err();
+        assert!(error.contains(want), "{tail}: {error}");
+    }
+}
+
+#[test]
+fn hardware_addresses_are_stable_and_differ() {
+    let scenario = parse(&format!("{HEAD}networks = ['n']\nmacs = {{ n = '52:54:00:00:00:07' }}\n")).unwrap();
+    let guest = scenario.guest("g").unwrap();
+    assert_eq!(guest.mac("n"), "52:54:00:00:00:07");
+    assert_eq!(guest.mac("ssh"), guest.mac("ssh"));
+    assert_ne!(guest.mac("ssh"), guest.mac("other"));
+    assert!(guest.mac("ssh").starts_with("52:54:00:"));
+}
+
+#[test]
+fn the_scenarios_that_ship_are_valid() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let scenario = Scenario::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(Some(scenario.name.as_str()), path.file_stem().and_then(|stem| stem.to_str()));
+            assert!(!scenario.steps.is_empty(), "{}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(tail in "[\\[\\]a-z='\" {}\n0-9\u{e4}-]{0,200}") {
+        let _ = parse(&format!("{HEAD}{tail}"));
+        let _ = parse(&tail);
+    }
+}
