@@ -95,8 +95,8 @@ pub struct Initrd {
 
 /// Packs an initrd.
 pub fn build(input: &InitrdInput) -> Result<Initrd, InitrdError> {
-    let stage1 = std::fs::read(input.stage1)
-        .map_err(|source| InitrdError::Stage1 { path: input.stage1.to_owned(), source })?;
+    let stage1 =
+        std::fs::read(input.stage1).map_err(|source| InitrdError::Stage1 { path: input.stage1.to_owned(), source })?;
     check_static(input.stage1, &stage1)?;
 
     let mut files: BTreeMap<String, (&[u8], u32)> = BTreeMap::new();
@@ -156,13 +156,17 @@ fn pack(files: &BTreeMap<String, (&[u8], u32)>, jobs: usize) -> Result<Initrd, I
         let entry = Builder::new(path).ino(number).mtime(0);
         match node {
             Node::Directory => {
-                entry.mode(0o755).set_mode_file_type(ModeFileType::Directory).nlink(2).write(&mut archive, 0).finish()?;
+                entry
+                    .mode(0o755)
+                    .set_mode_file_type(ModeFileType::Directory)
+                    .nlink(2)
+                    .write(&mut archive, 0)
+                    .finish()?;
             }
             Node::File(bytes, mode) => {
                 let size = u32::try_from(bytes.len())
                     .map_err(|_| InitrdError::Path { path: (*path).to_owned(), problem: "it is larger than 4 GiB" })?;
-                let mut writer =
-                    entry.mode(*mode).set_mode_file_type(ModeFileType::Regular).write(&mut archive, size);
+                let mut writer = entry.mode(*mode).set_mode_file_type(ModeFileType::Regular).write(&mut archive, size);
                 writer.write_all(bytes)?;
                 writer.finish()?;
             }

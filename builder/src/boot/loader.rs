@@ -49,8 +49,8 @@ pub fn uki_name(role: &str, version: &str) -> String {
 
 /// The partition's files: systemd-boot (`systemd-bootx64.efi`) and one UKI under this file name.
 pub fn esp_files(boot_loader: &Path, uki_name: &str, uki: Content) -> Result<Files, LoaderError> {
-    let loader = std::fs::read(boot_loader)
-        .map_err(|source| LoaderError::Read { path: boot_loader.to_owned(), source })?;
+    let loader =
+        std::fs::read(boot_loader).map_err(|source| LoaderError::Read { path: boot_loader.to_owned(), source })?;
     Pe::parse(loader.clone()).map_err(|source| LoaderError::Program { path: boot_loader.to_owned(), source })?;
     Ok(Files::from([
         ("EFI/BOOT/BOOTX64.EFI".to_owned(), Content::Bytes(loader)),
@@ -74,9 +74,6 @@ mod tests {
         std::fs::write(&path, program(0)).unwrap();
         let files = esp_files(&path, &uki_name("quickstart/worker", "2026.1+b"), Content::Bytes(vec![1])).unwrap();
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
-        assert_eq!(
-            names,
-            ["EFI/BOOT/BOOTX64.EFI", "EFI/Linux/quickstart-worker-2026.1-b.efi", "loader/loader.conf"]
-        );
+        assert_eq!(names, ["EFI/BOOT/BOOTX64.EFI", "EFI/Linux/quickstart-worker-2026.1-b.efi", "loader/loader.conf"]);
     }
 }

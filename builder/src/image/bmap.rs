@@ -133,8 +133,11 @@ impl Bmap {
 
     /// Writes the map to a file.
     pub fn write(&self, path: &Path) -> Result<(), BmapError> {
-        std::fs::write(path, self.to_xml())
-            .map_err(|source| BmapError::Io { doing: "write", path: path.to_owned(), source })
+        std::fs::write(path, self.to_xml()).map_err(|source| BmapError::Io {
+            doing: "write",
+            path: path.to_owned(),
+            source,
+        })
     }
 }
 
@@ -204,8 +207,11 @@ mod tests {
         let root = image.layout.partition("root-a").unwrap().start;
         file.write_all_at(b"damage", root + 5000).unwrap();
         let error = map.verify(&image.path, 2).unwrap_err();
-        assert!(matches!(error, BmapError::Range { first, last, .. }
-            if (first..=last).contains(&((root + 5000) / BLOCK))), "{error}");
+        assert!(
+            matches!(error, BmapError::Range { first, last, .. }
+            if (first..=last).contains(&((root + 5000) / BLOCK))),
+            "{error}"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
@@ -89,7 +90,7 @@ pub struct DiskInput<'a> {
 }
 
 /// A part of the image that carries content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
     /// First byte; a multiple of [`GRAIN`].
     pub start: u64,
@@ -109,8 +110,8 @@ impl Extent {
     }
 }
 
-/// A finished image.
-#[derive(Debug, Clone)]
+/// A finished image. It can be kept as JSON beside a cached image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskImage {
     /// The file.
     pub path: PathBuf,
@@ -162,7 +163,8 @@ pub fn plan(input: &DiskInput) -> Result<Layout, DiskError> {
         return Err(DiskError::Slot { root, slot: input.slot_bytes });
     }
     let derive = |name: &str| Uuid::new_v5(&input.image_id, name.as_bytes());
-    let request = |name: &str, kind, guid, size, attributes| Request { name: name.to_owned(), kind, guid, size, attributes };
+    let request =
+        |name: &str, kind, guid, size, attributes| Request { name: name.to_owned(), kind, guid, size, attributes };
     let hash_room = verity::hash_device_bytes(input.slot_bytes.div_ceil(verity::BLOCK as u64));
     let requests = vec![
         request("esp", Kind::Esp, derive("esp"), input.esp_bytes, 0),
@@ -377,7 +379,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         sample(dir.path(), SectorSize::B512);
         let verity =
-            verity::create(&dir.path().join("root"), &dir.path().join("hash"), &[1; 32], Uuid::from_u128(5), 1).unwrap();
+            verity::create(&dir.path().join("root"), &dir.path().join("hash"), &[1; 32], Uuid::from_u128(5), 1)
+                .unwrap();
         let input = DiskInput {
             sector_size: SectorSize::B512,
             esp_bytes: 40 * MIB,

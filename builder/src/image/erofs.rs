@@ -60,7 +60,13 @@ const SQUASHFS: [(&str, u32, u32); 6] =
 /// `compression` is `ALGORITHM` or `ALGORITHM,LEVEL` (`lz4hc,9`); `none` stores files as they are. `epoch` is the time of
 /// every file in seconds since 1970. Paths are as the program sees them, inside its sandbox.
 pub fn mkfs_command(
-    format: RootFormat, compression: &str, epoch: u64, uuid: Uuid, tree: &Path, out: &Path, jobs: usize,
+    format: RootFormat,
+    compression: &str,
+    epoch: u64,
+    uuid: Uuid,
+    tree: &Path,
+    out: &Path,
+    jobs: usize,
 ) -> Result<Vec<String>, CompressionError> {
     let epoch = epoch.to_string();
     let jobs = jobs.max(1).to_string();
@@ -99,7 +105,9 @@ pub fn mkfs_command(
 }
 
 fn parse(
-    format: &'static str, known: &[(&'static str, u32, u32)], compression: &str,
+    format: &'static str,
+    known: &[(&'static str, u32, u32)],
+    compression: &str,
 ) -> Result<(&'static str, Option<u32>), CompressionError> {
     let (algorithm, level) = match compression.split_once(',') {
         Some((algorithm, level)) => (algorithm, Some(level.strip_prefix("level=").unwrap_or(level))),

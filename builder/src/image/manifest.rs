@@ -178,8 +178,11 @@ impl Manifest {
         struct Versioned {
             schema: u32,
         }
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ManifestError::Io { doing: "read", path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Io {
+            doing: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         let wrong = |source| ManifestError::Format { path: path.to_owned(), source };
         // The schema first: a newer manifest has keys that would look like mistakes.
         let Versioned { schema } = serde_json::from_str(&text).map_err(wrong)?;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
@@ -83,8 +84,8 @@ pub enum VerityError {
     },
 }
 
-/// A finished hash tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A finished hash tree. It can be kept as JSON beside a cached hash device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verity {
     /// The root hash: what the kernel command line carries as `roothash=`.
     pub root_hash: [u8; 32],
@@ -154,8 +155,7 @@ impl Superblock {
 
     /// Reads the first 512 bytes or more of a hash device.
     pub fn parse(bytes: &[u8]) -> Result<Self, VerityError> {
-        let block: &[u8; 512] =
-            bytes.first_chunk().ok_or(VerityError::Superblock("it is shorter than 512 bytes"))?;
+        let block: &[u8; 512] = bytes.first_chunk().ok_or(VerityError::Superblock("it is shorter than 512 bytes"))?;
         let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         if &block[0..8] != MAGIC {
             return Err(VerityError::Superblock("it does not begin with `verity`"));
@@ -267,8 +267,7 @@ impl Tree {
             return Err(VerityError::Size { path: data.to_owned(), size });
         }
         let data_blocks = size / BLOCK as u64;
-        let blocks = usize::try_from(data_blocks)
-            .map_err(|_| VerityError::Size { path: data.to_owned(), size })?;
+        let blocks = usize::try_from(data_blocks).map_err(|_| VerityError::Size { path: data.to_owned(), size })?;
         let salted = Sha256::new_with_prefix(salt);
 
         let mut leaves = vec![0; blocks * DIGEST];

@@ -45,9 +45,7 @@ fn failed<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Publ
 }
 
 /// Writes a file under a temporary name and gives it its own when it is complete.
-fn atomically<T>(
-    out: &Path, write: impl FnOnce(&mut File) -> Result<T, PublishError>,
-) -> Result<T, PublishError> {
+fn atomically<T>(out: &Path, write: impl FnOnce(&mut File) -> Result<T, PublishError>) -> Result<T, PublishError> {
     let mut partial = out.as_os_str().to_owned();
     partial.push(".part");
     let partial = PathBuf::from(partial);

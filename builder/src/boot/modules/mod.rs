@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::boot::inside;
+use crate::profile::RootFormat;
+
 pub use tables::{Tables, normal};
 
 /// Modules for the initrd could not be gathered.
@@ -65,7 +68,9 @@ pub enum ModulesError {
         nearest: Vec<String>,
     },
     /// A glob that nothing matches.
-    #[error("kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*)")]
+    #[error(
+        "kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*)"
+    )]
     NoMatch {
         /// The kernel.
         uname: String,
@@ -104,37 +109,99 @@ impl Wanted {
     }
 }
 
-/// What stage1 cannot do without: verity, the root's file systems, the overlay and `/var`.
-const REQUIRED: [&str; 4] = ["dm-verity", "erofs", "overlay", "ext4"];
+/// What stage1 cannot do without beside the root's own file system: verity, the overlay and `/var`.
+const REQUIRED: [&str; 3] = ["dm-verity", "overlay", "ext4"];
 
 /// Disks, buses and the like of servers and of QEMU. Taken where the kernel has them.
 const OPTIONAL: &[&str] = &[
     // Virtual machines.
-    "virtio_pci", "virtio_mmio", "virtio_blk", "virtio_scsi", "xen-blkfront", "hv_storvsc", "hv_vmbus", "vmw_pvscsi",
-    "mptspi", "qemu_fw_cfg", "dmi-sysfs",
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_scsi",
+    "xen-blkfront",
+    "hv_storvsc",
+    "hv_vmbus",
+    "vmw_pvscsi",
+    "mptspi",
+    "qemu_fw_cfg",
+    "dmi-sysfs",
     // NVMe and AHCI, also behind Intel's volume management.
-    "nvme", "vmd", "ahci", "ata_piix", "ata_generic", "sd_mod", "ses",
+    "nvme",
+    "vmd",
+    "ahci",
+    "ata_piix",
+    "ata_generic",
+    "sd_mod",
+    "ses",
     // RAID and SAS controllers of servers.
-    "mpt3sas", "mptsas", "megaraid_sas", "aacraid", "hpsa", "smartpqi", "mpi3mr", "pm80xx", "isci", "arcmsr", "3w-sas", "mvsas",
+    "mpt3sas",
+    "mptsas",
+    "megaraid_sas",
+    "aacraid",
+    "hpsa",
+    "smartpqi",
+    "mpi3mr",
+    "pm80xx",
+    "isci",
+    "arcmsr",
+    "3w-sas",
+    "mvsas",
     // USB disks: the image may run from one.
-    "xhci_pci", "ehci_pci", "uhci_hcd", "ohci_pci", "usb_storage", "uas",
+    "xhci_pci",
+    "ehci_pci",
+    "uhci_hcd",
+    "ohci_pci",
+    "usb_storage",
+    "uas",
     // SD and eMMC.
-    "mmc_block", "sdhci_pci", "sdhci_acpi",
+    "mmc_block",
+    "sdhci_pci",
+    "sdhci_acpi",
     // Device mapper, file systems, and the checksums and hashes that they ask for by name at run time.
-    "dm-mod", "squashfs", "efivarfs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8", "sha256-ssse3",
-    "sha256_generic", "crc32c_generic", "crc32c-intel", "crc32c_cryptoapi", "iso9660",
+    "dm-mod",
+    "efivarfs",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859-1",
+    "nls_utf8",
+    "sha256-ssse3",
+    "sha256_generic",
+    "crc32c_generic",
+    "crc32c-intel",
+    "crc32c_cryptoapi",
 ];
 
 /// Modules that stage1 loads first, in this order, before it looks for devices.
 const EARLY: [&str; 12] = [
-    "sha256_generic", "sha256_ssse3", "crc32c_generic", "crc32c_intel", "dm_mod", "dm_verity", "erofs", "squashfs",
-    "overlay", "ext4", "efivarfs", "vfat",
+    "sha256_generic",
+    "sha256_ssse3",
+    "crc32c_generic",
+    "crc32c_intel",
+    "dm_mod",
+    "dm_verity",
+    "erofs",
+    "squashfs",
+    "overlay",
+    "ext4",
+    "efivarfs",
+    "vfat",
 ];
 
-/// What stage1 needs on bare metal and in QEMU, whatever the role.
+/// What stage1 needs on bare metal and in QEMU, whatever the role, for the default root format.
 pub fn default_initrd_set() -> Wanted {
+    initrd_set(RootFormat::Erofs)
+}
+
+/// What stage1 needs on bare metal and in QEMU, whatever the role, for this root format.
+pub fn initrd_set(format: RootFormat) -> Wanted {
+    let format = match format {
+        RootFormat::Erofs => "erofs",
+        RootFormat::Squashfs => "squashfs",
+    };
     Wanted {
-        required: REQUIRED.map(str::to_owned).into(),
+        required: REQUIRED.into_iter().chain([format]).map(str::to_owned).collect(),
         optional: OPTIONAL.iter().map(|name| (*name).to_owned()).collect(),
     }
 }
@@ -158,6 +225,17 @@ pub fn kernel_of(root: &Path) -> Result<String, ModulesError> {
     }
 }
 
+/// The kernel image, from where its package puts it: `/boot/vmlinuz-UNAME`, or beside the modules.
+pub fn kernel_image(root: &Path, uname: &str) -> Result<Vec<u8>, ModulesError> {
+    let beside = Path::new("usr/lib/modules").join(uname).join("vmlinuz");
+    let path = Path::new("boot").join(format!("vmlinuz-{uname}"));
+    match inside::read(root, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => inside::read(root, &beside),
+        read => read,
+    }
+    .map_err(|source| ModulesError::Read { path, source })
+}
+
 /// Modules and tables for an initrd.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -175,14 +253,14 @@ pub struct Selection {
 
 /// Gathers modules of the kernel `uname` from the unpacked root.
 pub fn select(root: &Path, uname: &str, wanted: &Wanted) -> Result<Selection, ModulesError> {
-    let directory = root.join("usr/lib/modules").join(uname);
-    let tables = Tables::read(&directory)?;
+    let directory = Path::new("usr/lib/modules").join(uname);
+    let tables = Tables::read(root, &directory)?;
     let chosen = choose(&tables, uname, wanted)?;
 
     let mut modules = BTreeMap::new();
     let mut firmware = BTreeMap::new();
     for path in &chosen {
-        let bytes = file::read(&directory.join(path))?;
+        let bytes = file::read(root, &directory.join(path))?;
         for name in file::firmware(&bytes) {
             if let Some((name, content)) = file::find_firmware(root, &name)? {
                 firmware.insert(name, content);

@@ -173,7 +173,8 @@ impl<'a> Reader<'a> {
     fn close(&mut self, name: &str) -> Result<(), BmapError> {
         self.skip()?;
         let rest = self.rest.strip_prefix("</").and_then(|rest| rest.strip_prefix(name));
-        self.rest = rest.and_then(|rest| rest.strip_prefix('>')).ok_or_else(|| format(&format!("<{name}> does not end")))?;
+        self.rest =
+            rest.and_then(|rest| rest.strip_prefix('>')).ok_or_else(|| format(&format!("<{name}> does not end")))?;
         Ok(())
     }
 }

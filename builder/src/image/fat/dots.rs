@@ -107,7 +107,9 @@ impl Geometry {
 
 /// The first clusters of the directories in a directory (`None`: the root), each with whether its parent is the root.
 fn subdirectories<D: Read + Seek>(
-    device: &mut D, geometry: &Geometry, directory: Option<u32>,
+    device: &mut D,
+    geometry: &Geometry,
+    directory: Option<u32>,
 ) -> io::Result<Vec<(u32, bool)>> {
     let mut bytes = Vec::new();
     let first = directory.or((geometry.bits == 32).then_some(geometry.root_cluster));
@@ -143,7 +145,10 @@ fn first_cluster(slot: &[u8]) -> u32 {
 }
 
 fn rewrite<D: Read + Write + Seek>(
-    device: &mut D, geometry: &Geometry, cluster: u32, parent_is_root: bool,
+    device: &mut D,
+    geometry: &Geometry,
+    cluster: u32,
+    parent_is_root: bool,
 ) -> io::Result<()> {
     let offset = geometry.offset(cluster)?;
     let mut slots = [0; 4 * SLOT];
