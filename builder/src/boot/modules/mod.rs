@@ -34,7 +34,7 @@ pub enum ModulesError {
         source: io::Error,
     },
     /// The root has no kernel modules, or those of several kernels.
-    #[error("{} holds modules of {} kernels ({}); a role has exactly one kernel package", path.display(), found.len(), found.join(", "))]
+    #[error("{} holds modules of {}; a role has exactly one kernel package", path.display(), kernels(.found))]
     Kernels {
         /// The directory with one directory per kernel.
         path: PathBuf,
@@ -69,13 +69,16 @@ pub enum ModulesError {
     },
     /// A glob that nothing matches.
     #[error(
-        "kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*)"
+        "kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*){}",
+        near(.nearest)
     )]
     NoMatch {
         /// The kernel.
         uname: String,
         /// The glob.
         glob: String,
+        /// Names like its last part.
+        nearest: Vec<String>,
     },
     /// A module file that is not one.
     #[error("{}: {problem}", path.display())]
@@ -85,6 +88,13 @@ pub enum ModulesError {
         /// What is wrong.
         problem: String,
     },
+}
+
+fn kernels(found: &[String]) -> String {
+    match found {
+        [] => "no kernel".to_owned(),
+        _ => format!("{} kernels ({})", found.len(), found.join(", ")),
+    }
 }
 
 fn near(nearest: &[String]) -> String {
@@ -211,7 +221,11 @@ pub fn kernel_of(root: &Path) -> Result<String, ModulesError> {
     let path = root.join("usr/lib/modules");
     let reading = |source| ModulesError::Read { path: path.clone(), source };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&path).map_err(reading)? {
+    let entries = match std::fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ModulesError::Kernels { path, found }),
+        entries => entries.map_err(reading)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(reading)?;
         // A directory without a kernel/ is what a removed kernel's package left behind.
         if entry.path().join("kernel").is_dir() {
@@ -280,7 +294,8 @@ fn choose<'t>(tables: &'t Tables, uname: &str, wanted: &Wanted) -> Result<BTreeS
         if name.contains(['*', '?', '/']) {
             let found = tables.matching(name);
             if found.is_empty() && !tables.builtin_matching(name) {
-                return Err(ModulesError::NoMatch { uname: uname.to_owned(), glob: name.clone() });
+                let nearest = tables.nearest(name.rsplit('/').next().unwrap_or(name));
+                return Err(ModulesError::NoMatch { uname: uname.to_owned(), glob: name.clone(), nearest });
             }
             waiting.extend(found);
             continue;
