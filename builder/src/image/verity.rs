@@ -339,7 +339,11 @@ mod tests {
     const UUID: Uuid = Uuid::from_u128(0x0123_4567_89ab_4def_8123_4567_89ab_cdef);
 
     fn sample(blocks: usize) -> Vec<u8> {
-        (0..blocks * BLOCK).map(|i| u8::try_from((i / BLOCK * 7 + i * 31 + i / 251) % 256).unwrap()).collect()
+        let mut bytes = vec![0x5a; blocks * BLOCK];
+        for (number, block) in bytes.chunks_exact_mut(BLOCK).enumerate() {
+            block[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        }
+        bytes
     }
 
     fn make(dir: &Path, blocks: usize, jobs: usize) -> Verity {
