@@ -9,7 +9,7 @@
 //! /etc/ingot/stage1.json                     its configuration
 //! /usr/lib/modules/UNAME/kernel/...          modules, uncompressed
 //! /usr/lib/modules/UNAME/modules.{dep,alias,softdep,builtin}
-//! /usr/lib/firmware/...                      what those modules ask for, if the root has it
+//! /lib/firmware/...                          what those modules ask for, if the root has it (the kernel looks here)
 //! /dev /proc /sys /run /sysroot              empty, to mount on
 //! ```
 
@@ -22,8 +22,9 @@ use thiserror::Error;
 
 use super::modules::Selection;
 
-/// Modules are the bulk and are read once per boot: a high level costs a moment at build time only.
-const LEVEL: i32 = 12;
+/// Where more effort stops paying: level 6 packs the modules of a Debian kernel into 4.4 MB in a third of a second,
+/// level 12 into 4.1 MB in five times that. The initrd is made anew for every build.
+const LEVEL: i32 = 6;
 const MOUNT_POINTS: [&str; 5] = ["dev", "proc", "run", "sys", "sysroot"];
 
 /// An initrd could not be made.
@@ -114,7 +115,7 @@ pub fn build(input: &InitrdInput) -> Result<Initrd, InitrdError> {
         add(format!("{base}/{name}"), text.as_bytes(), 0o644)?;
     }
     for (name, bytes) in &input.modules.firmware {
-        add(format!("usr/lib/firmware/{name}"), bytes, 0o644)?;
+        add(format!("lib/firmware/{name}"), bytes, 0o644)?;
     }
     for (path, extra) in input.extra {
         add(path.clone(), &extra.bytes, extra.mode & 0o7777)?;

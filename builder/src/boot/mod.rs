@@ -8,6 +8,7 @@
 //! same parts give the same bytes.
 
 pub mod initrd;
+mod inside;
 pub mod loader;
 pub mod modules;
 pub mod pe;

@@ -13,8 +13,6 @@ const MAGIC_PE32_PLUS: u16 = 0x20b;
 const SECTION_HEADER: usize = 40;
 /// `DllCharacteristics`: memory is never both writable and executable.
 const NX_COMPAT: u16 = 0x0100;
-/// `Characteristics` of the file: no COFF symbols.
-const LOCAL_SYMS_STRIPPED: u16 = 0x0008;
 
 /// Section contents: initialised data, readable.
 pub const DATA: u32 = 0x4000_0040;
@@ -44,7 +42,7 @@ pub enum PeError {
     #[error("the file is signed already; give the unsigned one")]
     Signed,
     /// New content does not fit into an existing section.
-    #[error("section {name} has room for {room} bytes, not for {size}")]
+    #[error("section {name} has room for {room} bytes, not for {size}; use the stub of systemd 254 or later")]
     TooLarge {
         /// The section.
         name: String,
@@ -222,9 +220,6 @@ impl Pe {
             self.bytes.truncate(symbols);
             self.set(self.coff + 8, 0);
             self.set(self.coff + 12, 0);
-            let at = self.coff + 18;
-            let flags = u16_at(&self.bytes, at).unwrap_or_default() | LOCAL_SYMS_STRIPPED;
-            self.bytes[at..at + 2].copy_from_slice(&flags.to_le_bytes());
         }
         // Nothing is between the headers and the first section's data, which is aligned.
         let size = self.word(60);
@@ -293,12 +288,11 @@ impl Pe {
             return self.append(name, content, DATA);
         };
         let section = self.sections[index].clone();
-        let size = u32::try_from(content.len()).ok().filter(|size| *size <= section.raw_size);
-        let size = size.ok_or_else(|| PeError::TooLarge {
-            name: name.to_owned(),
-            room: section.raw_size,
-            size: content.len(),
-        })?;
+        // Neither past its part of the file nor, where sections are packed tightly, into the next one in memory.
+        let next = self.sections.iter().map(|s| s.address).filter(|address| *address > section.address).min();
+        let room = next.map_or(section.raw_size, |next| section.raw_size.min(next - section.address));
+        let size = u32::try_from(content.len()).ok().filter(|size| *size <= room);
+        let size = size.ok_or_else(|| PeError::TooLarge { name: name.to_owned(), room, size: content.len() })?;
         let space = &mut self.bytes[section.offset as usize..][..section.raw_size as usize];
         space.fill(0);
         space[..content.len()].copy_from_slice(content);
@@ -402,6 +396,10 @@ pub(crate) mod tests {
         assert_eq!(read.content(".text").unwrap(), [0x90; 100]);
         let error = pe.replace(".text", &[0; 513]).unwrap_err();
         assert!(matches!(error, PeError::TooLarge { room: 512, size: 513, .. }));
+        let sbat = pe.table + SECTION_HEADER;
+        pe.set(sbat + 12, 4096 + 200);
+        let error = Pe::parse(pe.bytes().to_vec()).unwrap().replace(".text", &[0; 201]).unwrap_err();
+        assert!(matches!(error, PeError::TooLarge { room: 200, size: 201, .. }));
         insta::assert_snapshot!(read.dump());
     }
 

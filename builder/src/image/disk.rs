@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
@@ -89,7 +90,7 @@ pub struct DiskInput<'a> {
 }
 
 /// A part of the image that carries content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
     /// First byte; a multiple of [`GRAIN`].
     pub start: u64,
@@ -109,8 +110,8 @@ impl Extent {
     }
 }
 
-/// A finished image.
-#[derive(Debug, Clone)]
+/// A finished image. It can be kept as JSON beside a cached image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskImage {
     /// The file.
     pub path: PathBuf,

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
@@ -83,8 +84,8 @@ pub enum VerityError {
     },
 }
 
-/// A finished hash tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A finished hash tree. It can be kept as JSON beside a cached hash device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verity {
     /// The root hash: what the kernel command line carries as `roothash=`.
     pub root_hash: [u8; 32],
@@ -338,7 +339,11 @@ mod tests {
     const UUID: Uuid = Uuid::from_u128(0x0123_4567_89ab_4def_8123_4567_89ab_cdef);
 
     fn sample(blocks: usize) -> Vec<u8> {
-        (0..blocks * BLOCK).map(|i| u8::try_from((i / BLOCK * 7 + i * 31 + i / 251) % 256).unwrap()).collect()
+        let mut bytes = vec![0x5a; blocks * BLOCK];
+        for (number, block) in bytes.chunks_exact_mut(BLOCK).enumerate() {
+            block[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        }
+        bytes
     }
 
     fn make(dir: &Path, blocks: usize, jobs: usize) -> Verity {

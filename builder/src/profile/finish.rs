@@ -274,7 +274,7 @@ fn ports(context: &Context<'_>, entries: Vec<String>) -> Result<BTreeSet<String>
 fn finish_image(context: &Context<'_>, file: &ImageFile) -> Result<ImageOptions, ProfileError> {
     let image = ImageOptions {
         format: file.format.unwrap_or(RootFormat::Erofs),
-        compression: file.compression.clone().unwrap_or_else(|| "lz4hc,9".to_owned()),
+        compression: file.compression.clone().unwrap_or_else(|| "lz4hc,1".to_owned()),
         esp_mib: file.esp_mib.unwrap_or(256),
         slot_mib: file.slot_mib.unwrap_or(3072),
         uki_budget_mib: file.uki_budget_mib.unwrap_or(64),

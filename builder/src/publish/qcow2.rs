@@ -110,14 +110,14 @@ pub fn write(image: &DiskImage, out: &Path) -> Result<Output, PublishError> {
         for (index, table) in plan.l2.iter().enumerate() {
             // The vector has as many entries as the last table's number asks for.
             if let Some(entry) = usize::try_from(*table).ok().and_then(|table| entries.get_mut(table)) {
-                *entry = (plan.l2_start() + index as u64) * CLUSTER | COPIED;
+                *entry = ((plan.l2_start() + index as u64) * CLUSTER) | COPIED;
             }
         }
         put_table(&mut put, plan.l1, entries.into_iter())?;
         let mut numbers = plan.data.iter().zip(plan.data_start()..).peekable();
         for table in &plan.l2 {
             let entries = (table * ENTRIES..(table + 1) * ENTRIES).map(|guest| {
-                numbers.next_if(|(number, _)| **number == guest).map_or(0, |(_, host)| host * CLUSTER | COPIED)
+                numbers.next_if(|(number, _)| **number == guest).map_or(0, |(_, host)| (host * CLUSTER) | COPIED)
             });
             put(&entries.flat_map(u64::to_be_bytes).collect::<Vec<u8>>())?;
         }
@@ -175,7 +175,10 @@ fn content(image: &DiskImage, source: &File) -> Result<Vec<u64>, PublishError> {
 mod tests {
     use std::fs;
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::image::disk::Extent;
     use crate::image::disk::tests::sample;
     use crate::image::layout::SectorSize;
     use crate::image::testing::peer;
@@ -205,6 +208,38 @@ mod tests {
             let plan = Plan::new(data.max(1), (0..data).collect());
             assert!(plan.blocks * COUNTS >= plan.clusters(), "{data}");
             assert!(plan.table * ENTRIES >= plan.blocks, "{data}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn any_extents_are_stored(parts in prop::collection::vec((0u64..40, 1u64..40, 0u8..3), 0..12), big in any::<bool>()) {
+            let Some(qemu_img) = peer("qemu-img") else { return Ok(()) };
+            let dir = tempfile::tempdir().unwrap();
+            let mut image = sample(dir.path(), SectorSize::B512);
+            // More than 512 MiB need a second L2 table.
+            image.size = if big { 700 << 20 } else { 40 * 80 * 4096 };
+            let file = File::create(&image.path).unwrap();
+            file.set_len(image.size).unwrap();
+            image.extents.clear();
+            let mut next = 0;
+            for (gap, length, fill) in parts {
+                let extent = Extent { start: next + gap * 4096, length: length * 4096 };
+                file.write_all_at(&vec![fill; usize::try_from(extent.length).unwrap()], extent.start).unwrap();
+                image.extents.push(extent);
+                next = extent.end();
+            }
+            let last = Extent { start: image.size - 4096, length: 4096 };
+            if big && last.start > next {
+                file.write_all_at(&[9; 4096], last.start).unwrap();
+                image.extents.push(last);
+            }
+            let out = dir.path().join("image.qcow2");
+            write(&image, &out).unwrap();
+            qemu_img.clone().args(["check", "-f", "qcow2"]).arg(&out).run().unwrap();
+            qemu_img.args(["compare", "-f", "raw", "-F", "qcow2"]).args([&image.path, &out]).run().unwrap();
         }
     }
 }

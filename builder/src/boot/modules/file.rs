@@ -1,21 +1,21 @@
 //! Module files: decompression, and the firmware that they name.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path};
 
 use object::{Object, ObjectSection};
 
 use super::ModulesError;
+use crate::boot::inside;
 
 /// The largest module that is accepted, in bytes. The largest of a distribution are below 20 MiB.
 const LARGEST: u64 = 256 << 20;
 
 /// Reads a module, uncompressed. The compression is told by the file's name, as kmod does.
-pub fn read(path: &Path) -> Result<Vec<u8>, ModulesError> {
+pub fn read(root: &Path, path: &Path) -> Result<Vec<u8>, ModulesError> {
     let reading = |source| ModulesError::Read { path: path.to_owned(), source };
     let wrong = |problem: String| ModulesError::Module { path: path.to_owned(), problem };
-    let file = File::open(path).map_err(reading)?;
+    let file = inside::open(root, path).map_err(reading)?;
     let stream: Box<dyn Read> = match path.extension().and_then(|extension| extension.to_str()) {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
         Some("zst") => Box::new(zstd::Decoder::new(file).map_err(reading)?),
@@ -58,12 +58,11 @@ pub fn find_firmware(root: &Path, name: &str) -> Result<Option<(String, Vec<u8>)
     }
     for suffix in ["", ".zst", ".xz"] {
         let name = format!("{name}{suffix}");
-        let path = root.join("usr/lib/firmware").join(&name);
-        // A link may point anywhere on the host: only real files of the root are taken.
-        let inside = path.canonicalize().ok().zip(root.canonicalize().ok());
-        if inside.is_some_and(|(path, root)| path.starts_with(root) && path.is_file()) {
-            let bytes = std::fs::read(&path).map_err(|source| ModulesError::Read { path, source })?;
-            return Ok(Some((name, bytes)));
+        let path = Path::new("usr/lib/firmware").join(&name);
+        match inside::read(root, &path) {
+            Ok(bytes) => return Ok(Some((name, bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ModulesError::Read { path, source }),
         }
     }
     Ok(None)

@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::boot::inside;
+use crate::profile::RootFormat;
+
 pub use tables::{Tables, normal};
 
 /// Modules for the initrd could not be gathered.
@@ -31,7 +34,7 @@ pub enum ModulesError {
         source: io::Error,
     },
     /// The root has no kernel modules, or those of several kernels.
-    #[error("{} holds modules of {} kernels ({}); a role has exactly one kernel package", path.display(), found.len(), found.join(", "))]
+    #[error("{} holds modules of {}; a role has exactly one kernel package", path.display(), kernels(.found))]
     Kernels {
         /// The directory with one directory per kernel.
         path: PathBuf,
@@ -66,13 +69,16 @@ pub enum ModulesError {
     },
     /// A glob that nothing matches.
     #[error(
-        "kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*)"
+        "kernel {uname} has no module whose path matches `{glob}` (paths begin below kernel/, as in drivers/nvme/host/*){}",
+        near(.nearest)
     )]
     NoMatch {
         /// The kernel.
         uname: String,
         /// The glob.
         glob: String,
+        /// Names like its last part.
+        nearest: Vec<String>,
     },
     /// A module file that is not one.
     #[error("{}: {problem}", path.display())]
@@ -82,6 +88,13 @@ pub enum ModulesError {
         /// What is wrong.
         problem: String,
     },
+}
+
+fn kernels(found: &[String]) -> String {
+    match found {
+        [] => "no kernel".to_owned(),
+        _ => format!("{} kernels ({})", found.len(), found.join(", ")),
+    }
 }
 
 fn near(nearest: &[String]) -> String {
@@ -106,8 +119,8 @@ impl Wanted {
     }
 }
 
-/// What stage1 cannot do without: verity, the root's file systems, the overlay and `/var`.
-const REQUIRED: [&str; 4] = ["dm-verity", "erofs", "overlay", "ext4"];
+/// What stage1 cannot do without beside the root's own file system: verity, the overlay and `/var`.
+const REQUIRED: [&str; 3] = ["dm-verity", "overlay", "ext4"];
 
 /// Disks, buses and the like of servers and of QEMU. Taken where the kernel has them.
 const OPTIONAL: &[&str] = &[
@@ -157,7 +170,6 @@ const OPTIONAL: &[&str] = &[
     "sdhci_acpi",
     // Device mapper, file systems, and the checksums and hashes that they ask for by name at run time.
     "dm-mod",
-    "squashfs",
     "efivarfs",
     "vfat",
     "nls_cp437",
@@ -169,7 +181,6 @@ const OPTIONAL: &[&str] = &[
     "crc32c_generic",
     "crc32c-intel",
     "crc32c_cryptoapi",
-    "iso9660",
 ];
 
 /// Modules that stage1 loads first, in this order, before it looks for devices.
@@ -188,10 +199,19 @@ const EARLY: [&str; 12] = [
     "vfat",
 ];
 
-/// What stage1 needs on bare metal and in QEMU, whatever the role.
+/// What stage1 needs on bare metal and in QEMU, whatever the role, for the default root format.
 pub fn default_initrd_set() -> Wanted {
+    initrd_set(RootFormat::Erofs)
+}
+
+/// What stage1 needs on bare metal and in QEMU, whatever the role, for this root format.
+pub fn initrd_set(format: RootFormat) -> Wanted {
+    let format = match format {
+        RootFormat::Erofs => "erofs",
+        RootFormat::Squashfs => "squashfs",
+    };
     Wanted {
-        required: REQUIRED.map(str::to_owned).into(),
+        required: REQUIRED.into_iter().chain([format]).map(str::to_owned).collect(),
         optional: OPTIONAL.iter().map(|name| (*name).to_owned()).collect(),
     }
 }
@@ -201,7 +221,11 @@ pub fn kernel_of(root: &Path) -> Result<String, ModulesError> {
     let path = root.join("usr/lib/modules");
     let reading = |source| ModulesError::Read { path: path.clone(), source };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&path).map_err(reading)? {
+    let entries = match std::fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ModulesError::Kernels { path, found }),
+        entries => entries.map_err(reading)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(reading)?;
         // A directory without a kernel/ is what a removed kernel's package left behind.
         if entry.path().join("kernel").is_dir() {
@@ -213,6 +237,17 @@ pub fn kernel_of(root: &Path) -> Result<String, ModulesError> {
         [one] => Ok(one.clone()),
         _ => Err(ModulesError::Kernels { path, found }),
     }
+}
+
+/// The kernel image, from where its package puts it: `/boot/vmlinuz-UNAME`, or beside the modules.
+pub fn kernel_image(root: &Path, uname: &str) -> Result<Vec<u8>, ModulesError> {
+    let beside = Path::new("usr/lib/modules").join(uname).join("vmlinuz");
+    let path = Path::new("boot").join(format!("vmlinuz-{uname}"));
+    match inside::read(root, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => inside::read(root, &beside),
+        read => read,
+    }
+    .map_err(|source| ModulesError::Read { path, source })
 }
 
 /// Modules and tables for an initrd.
@@ -232,14 +267,14 @@ pub struct Selection {
 
 /// Gathers modules of the kernel `uname` from the unpacked root.
 pub fn select(root: &Path, uname: &str, wanted: &Wanted) -> Result<Selection, ModulesError> {
-    let directory = root.join("usr/lib/modules").join(uname);
-    let tables = Tables::read(&directory)?;
+    let directory = Path::new("usr/lib/modules").join(uname);
+    let tables = Tables::read(root, &directory)?;
     let chosen = choose(&tables, uname, wanted)?;
 
     let mut modules = BTreeMap::new();
     let mut firmware = BTreeMap::new();
     for path in &chosen {
-        let bytes = file::read(&directory.join(path))?;
+        let bytes = file::read(root, &directory.join(path))?;
         for name in file::firmware(&bytes) {
             if let Some((name, content)) = file::find_firmware(root, &name)? {
                 firmware.insert(name, content);
@@ -259,7 +294,8 @@ fn choose<'t>(tables: &'t Tables, uname: &str, wanted: &Wanted) -> Result<BTreeS
         if name.contains(['*', '?', '/']) {
             let found = tables.matching(name);
             if found.is_empty() && !tables.builtin_matching(name) {
-                return Err(ModulesError::NoMatch { uname: uname.to_owned(), glob: name.clone() });
+                let nearest = tables.nearest(name.rsplit('/').next().unwrap_or(name));
+                return Err(ModulesError::NoMatch { uname: uname.to_owned(), glob: name.clone(), nearest });
             }
             waiting.extend(found);
             continue;

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::ModulesError;
+use crate::boot::inside;
 
 /// The tables of one kernel.
 #[derive(Debug, Clone, Default)]
@@ -56,12 +57,12 @@ fn stem(path: &str) -> &str {
 }
 
 impl Tables {
-    /// Reads the tables in `usr/lib/modules/UNAME`.
-    pub fn read(directory: &Path) -> Result<Self, ModulesError> {
+    /// Reads the tables in `directory` (`usr/lib/modules/UNAME`) of the root.
+    pub fn read(root: &Path, directory: &Path) -> Result<Self, ModulesError> {
         let read = |name: &str| {
             let path = directory.join(name);
-            match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(Some(text)),
+            match inside::read(root, &path) {
+                Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(source) => Err(ModulesError::Read { path, source }),
             }
@@ -88,7 +89,7 @@ impl Tables {
             let dependencies: Vec<String> = dependencies.split_whitespace().map(str::to_owned).collect();
             for path in dependencies.iter().map(String::as_str).chain([path]) {
                 let below = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-                if !below || !plain(path).ends_with(".ko") {
+                if !below || plain(path).strip_suffix(".ko").is_none() {
                     return Err((number, format!("`{path}` is not the path of a module below this directory")));
                 }
             }
@@ -204,10 +205,10 @@ impl Tables {
         let names: BTreeSet<String> = chosen.iter().map(|path| name_of(path)).collect();
         let (mut dep, mut alias, mut softdep, mut builtin) = Default::default();
         for path in chosen {
-            line(&mut dep, [format!("{}:", plain(path))], self.dependencies(path).map(plain));
+            line(&mut dep, &format!("{}:", plain(path)), self.dependencies(path).map(plain));
         }
         for (pattern, name) in self.aliases.iter().filter(|(_, name)| names.contains(name)) {
-            line(&mut alias, ["alias".to_owned()], [pattern.as_str(), name]);
+            line(&mut alias, "alias", [pattern.as_str(), name]);
         }
         for name in &names {
             let Some(soft) = self.soft.get(name) else { continue };
@@ -223,10 +224,10 @@ impl Tables {
                 words.push(mark);
                 words.extend(list.iter().map(String::as_str));
             }
-            line(&mut softdep, ["softdep".to_owned()], words);
+            line(&mut softdep, "softdep", words);
         }
         for path in self.builtin.values().collect::<BTreeSet<_>>() {
-            line(&mut builtin, [path.clone()], []);
+            line(&mut builtin, path, []);
         }
         BTreeMap::from([
             ("modules.dep", dep),
@@ -237,8 +238,8 @@ impl Tables {
     }
 }
 
-fn line<'a>(text: &mut String, first: [String; 1], rest: impl IntoIterator<Item = &'a str>) {
-    text.push_str(&first[0]);
+fn line<'a>(text: &mut String, first: &str, rest: impl IntoIterator<Item = &'a str>) {
+    text.push_str(first);
     for word in rest {
         // Writing to a String cannot fail.
         let _ = write!(text, " {word}");

@@ -80,6 +80,8 @@ fn globs_name_paths_below_kernel() {
     assert_eq!(count("drivers/nvme/host/nvme").unwrap(), 2);
     assert_eq!(count("drivers/virtio/*").unwrap(), 0);
     assert!(matches!(count("drivers/nothing/*"), Err(ModulesError::NoMatch { .. })));
+    let text = count("drivers/nvme/host/nvmee").unwrap_err().to_string();
+    assert!(text.contains("did you mean nvme"), "{text}");
 }
 
 #[test]
@@ -106,7 +108,9 @@ fn what_is_wrong_with_a_root_is_said() {
     let error = select(root.path(), UNAME, &wanted(&["erofs"])).unwrap_err();
     assert!(error.to_string().contains("run depmod"), "{error}");
     fs::create_dir_all(root.path().join("usr/lib/modules/6.2/kernel")).unwrap();
-    assert!(kernel_of(root.path()).unwrap_err().to_string().contains("6.1.0-test, 6.2"));
+    assert!(kernel_of(root.path()).unwrap_err().to_string().contains("2 kernels (6.1.0-test, 6.2)"));
+    fs::remove_dir_all(root.path().join("usr")).unwrap();
+    assert!(kernel_of(root.path()).unwrap_err().to_string().contains("no kernel;"));
 }
 
 proptest! {

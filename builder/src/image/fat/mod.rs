@@ -17,6 +17,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::layout::SectorSize;
@@ -95,7 +96,7 @@ pub struct FatOptions {
 }
 
 /// A volume that was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// 12, 16 or 32.
     pub bits: u8,
@@ -137,10 +138,10 @@ pub fn write_region(image: &File, start: u64, options: &FatOptions, files: &File
     let (bits, free_bytes) = {
         let volume = FileSystem::new(&mut region, FsOptions::new().time_provider(&time::CLOCK)).map_err(failed)?;
         let cluster = u64::from(volume.cluster_size());
-        let room = u64::from(volume.stats().map_err(failed)?.free_clusters()) * cluster;
-        let needed = needed(files, &tree, cluster)?;
-        if needed > room {
-            return Err(FatError::Full { label: options.label.clone(), needed, room });
+        let free = u64::from(volume.stats().map_err(failed)?.free_clusters()) * cluster;
+        let wanted = needed(files, &tree, cluster)?;
+        if wanted > free {
+            return Err(FatError::Full { label: options.label.clone(), needed: wanted, room: free });
         }
         let root = volume.root_dir();
         for directory in &tree {
@@ -293,8 +294,8 @@ mod tests {
         Files::from([
             ("node.toml".to_owned(), bytes(b"version = 1\n")),
             ("empty".to_owned(), bytes(b"")),
-            ("EFI/BOOT/BOOTX64.EFI".to_owned(), bytes(&[3; 100_001])),
-            ("EFI/Linux/quickstart-worker-2026.1+3-0.efi".to_owned(), bytes(&[4; 300_000])),
+            ("EFI/BOOT/BOOTX64.EFI".to_owned(), bytes(&vec![3; 100_001])),
+            ("EFI/Linux/quickstart-worker-2026.1+3-0.efi".to_owned(), bytes(&vec![4; 300_000])),
             ("loader/loader.conf".to_owned(), bytes(b"timeout 0\n")),
             ("loader/a/b/c/deep file with spaces.txt".to_owned(), bytes(b"deep")),
         ])
@@ -330,9 +331,9 @@ mod tests {
             }
             assert_eq!(read(file.reopen().unwrap(), "nothing").unwrap(), None);
             // What is not in the used part is not needed: a copy without the rest is the same.
-            let bytes = std::fs::read(file.path()).unwrap();
-            let used = usize::try_from(volume.used_bytes).unwrap();
-            assert!(bytes[used..].iter().all(|byte| *byte == 0));
+            let used = volume.used_bytes.next_multiple_of(4096);
+            let next = rustix::fs::seek(file.as_file(), rustix::fs::SeekFrom::Data(used));
+            assert_eq!(next, Err(rustix::io::Errno::NXIO), "{mib} MiB");
         }
     }
 
