@@ -52,7 +52,8 @@ pub fn install(scratch: &Path, input: &Install<'_>, progress: &dyn Progress) -> 
         // Scripts call awk before the package that brings it has registered the alternative.
         std::os::unix::fs::symlink("mawk", root.join("usr/bin/awk")).map_err(RootError::io(&root))?;
     }
-    let dpkg = Dpkg { sandbox: sandbox(scratch, input), input, root: &root };
+    let work = scratch.join("work");
+    let dpkg = Dpkg { sandbox: sandbox(scratch, input), input, root: &root, work: &work };
     run(&dpkg, &essential, progress)?;
     fs::remove_file(root.join(POLICY)).map_err(RootError::io(&root))?;
     // The overlay's mark for "not synchronised" stays in its work directory.
@@ -128,6 +129,7 @@ struct Dpkg<'a> {
     sandbox: Sandbox,
     input: &'a Install<'a>,
     root: &'a Path,
+    work: &'a Path,
 }
 
 impl Dpkg<'_> {
@@ -144,6 +146,7 @@ impl Dpkg<'_> {
         arguments.extend(command.iter().map(|c| (*c).to_owned()));
         let configure = command == ["--configure"];
         arguments.extend(packages.iter().map(|n| if configure { n.clone() } else { format!("{DEBS}/{n}.deb") }));
+        self.renew_work()?;
         let output = self.sandbox.tool("dpkg").args(&arguments).expression();
         let output = output.stderr_to_stdout().stdout_capture().unchecked().run().map_err(RootError::io(self.root))?;
         if output.status.success() {
@@ -158,8 +161,19 @@ impl Dpkg<'_> {
         })
     }
 
+    /// A volatile overlay marks its work directory, so that nobody mounts what a crash may have damaged. Here the tree is
+    /// only used if everything succeeded, and a fresh work directory has no mark.
+    fn renew_work(&self) -> Result<(), RootError> {
+        match fs::remove_dir_all(self.work) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(RootError::io(self.work)(error)),
+            _ => {}
+        }
+        fs::create_dir(self.work).map_err(RootError::io(self.work))
+    }
+
     /// Nothing may be left half done.
     fn audit(&self) -> Result<(), RootError> {
+        self.renew_work()?;
         let output = self
             .sandbox
             .tool("dpkg")
