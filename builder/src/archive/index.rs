@@ -206,23 +206,22 @@ fn release(repository: &Repository, suite: &str, access: Access<'_>) -> Result<V
             attempts: vec![(url, problem)],
         })
     };
-    let message = match get("InRelease")? {
-        Some(message) => InRelease::new(&what, message),
-        None => match (get("Release")?, get("Release.gpg")?) {
-            (Some(text), Some(signature)) => InRelease::detached(&what, text, signature),
-            _ => {
-                let missing =
-                    (format!("{base}InRelease"), "404 Not Found, and no Release with Release.gpg either".into());
-                let name = format!("the release file of {what}");
-                return Err(StoreError::Fetch { name, attempts: vec![missing] }.into());
-            }
-        },
+    let message = if let Some(message) = get("InRelease")? {
+        InRelease::new(&what, message)
+    } else {
+        let (Some(text), Some(signature)) = (get("Release")?, get("Release.gpg")?) else {
+            let missing = (format!("{base}InRelease"), "404 Not Found, and no Release with Release.gpg either".into());
+            let name = format!("the release file of {what}");
+            return Err(StoreError::Fetch { name, attempts: vec![missing] }.into());
+        };
+        InRelease::detached(&what, text, signature)
     };
     let verified = message.verify(&repository.keyring, dates)?;
     let (first, second) = message.raw();
     match second {
         None => access.store.keep(&names[0], first)?,
         Some(signature) => {
+            access.store.forget(&names[0])?;
             access.store.keep(&names[1], first)?;
             access.store.keep(&names[2], signature)?;
         }
@@ -350,16 +349,5 @@ fn index_error(release: &VerifiedRelease, path: &str, problem: String) -> Archiv
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn suites_are_directories_and_flat_ones_are_paths() {
-        assert_eq!(directory("trixie"), "dists/trixie/");
-        assert_eq!(directory("trixie-security/updates"), "dists/trixie-security/updates/");
-        assert_eq!(directory("/"), "");
-        assert_eq!(directory("./"), "");
-        assert_eq!(directory("amd64/"), "amd64/");
-        assert_eq!(escape("../x y"), "%2e%2e%2fx%20y");
-    }
-}
+#[path = "index_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@
 //! the program. Which mirror is used has no influence on the result: everything fetched is verified.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::ArchiveError;
 use super::apt_sources::{self, Source};
@@ -51,7 +51,7 @@ impl Mirrors {
         Self::with_host(
             overrides,
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
-            PathBuf::from("/"),
+            Path::new("/"),
         )
     }
 
@@ -59,7 +59,7 @@ impl Mirrors {
     pub fn with_host(
         overrides: BTreeMap<String, String>,
         environment: impl IntoIterator<Item = (String, String)>,
-        root: PathBuf,
+        root: &Path,
     ) -> Self {
         let os_release = std::fs::read_to_string(root.join("etc/os-release"))
             .or_else(|_| std::fs::read_to_string(root.join("usr/lib/os-release")))
@@ -68,7 +68,7 @@ impl Mirrors {
         Self {
             overrides,
             environment: environment.into_iter().filter(|(k, _)| k.starts_with("INGOT_MIRROR_")).collect(),
-            sources: apt_sources::read(&root),
+            sources: apt_sources::read(root),
             host: id.trim_matches(['"', '\'', ' ']).to_owned(),
         }
     }
@@ -82,7 +82,7 @@ impl Mirrors {
         if let Some(url) = self.environment.get(&variable) {
             return checked(repository, url, &variable);
         }
-        if let Some(url) = repository.host_mirror.as_ref().and_then(|wanted| self.from_host(wanted)) {
+        if let Some(url) = repository.host_mirror.as_ref().and_then(|wanted| self.host_mirror_url(wanted)) {
             return Ok(url);
         }
         if let Some(url) = &repository.url {
@@ -94,7 +94,7 @@ impl Mirrors {
 
     /// The host's mirror of an archive. Of several, the one whose path is nothing but the archive's name goes
     /// first: that is how distributions' mirrors look, while `…/linux/debian` is some vendor's repository.
-    fn from_host(&self, wanted: &HostMirror) -> Option<String> {
+    fn host_mirror_url(&self, wanted: &HostMirror) -> Option<String> {
         let of_archive = |archive: &str| {
             let end = format!("/{archive}");
             let matching = self.sources.iter().filter(|source| {
@@ -107,7 +107,7 @@ impl Mirrors {
             // Mirrors carry `debian-security` beside `debian`; a host that has switched its own security
             // source off still says by the latter where both are.
             let main = of_archive("debian").filter(|_| wanted.archive == "debian-security")?;
-            Some(format!("{}-security", main))
+            Some(format!("{main}-security"))
         })
     }
 
@@ -153,7 +153,7 @@ mod tests {
             host_mirror: Some(HostMirror { distribution: "debian".into(), archive: archive.into() }),
             suites: vec!["trixie".into()],
             components: vec!["main".into()],
-            keyring: PathBuf::from("/k"),
+            keyring: "/k".into(),
             priority: 500,
         }
     }
@@ -166,7 +166,7 @@ mod tests {
         for (name, text) in sources {
             std::fs::write(apt.join(name), text).unwrap();
         }
-        let mirrors = Mirrors::with_host(BTreeMap::new(), [], dir.path().to_owned());
+        let mirrors = Mirrors::with_host(BTreeMap::new(), [], dir.path());
         (dir, mirrors)
     }
 
@@ -190,7 +190,7 @@ mod tests {
         let repository = repository("debian", Some("http://profile.invalid/debian"));
         assert_eq!(mirrors.resolve(&repository).unwrap(), "http://near.invalid/debian");
         let variable = ("INGOT_MIRROR_DEBIAN_13".to_owned(), "http://env.invalid/d/".to_owned());
-        mirrors = Mirrors::with_host(BTreeMap::new(), [variable], dir.path().to_owned());
+        mirrors = Mirrors::with_host(BTreeMap::new(), [variable], dir.path());
         assert_eq!(mirrors.resolve(&repository).unwrap(), "http://env.invalid/d");
         mirrors.overrides.insert("debian-13".into(), "http://option.invalid/d".into());
         assert_eq!(mirrors.resolve(&repository).unwrap(), "http://option.invalid/d");
@@ -218,7 +218,7 @@ mod tests {
             "deb mirror+file:///etc/apt/mirrors/debian.list trixie main\n",
         )
         .unwrap();
-        let mut mirrors = Mirrors::with_host(BTreeMap::new(), [], dir.path().to_owned());
+        let mut mirrors = Mirrors::with_host(BTreeMap::new(), [], dir.path());
         assert_eq!(mirrors.resolve(&repository("debian", None)).unwrap(), "http://cloud.invalid/debian");
         mirrors.overrides.insert("debian-13".into(), "ftp://x".into());
         assert!(matches!(mirrors.resolve(&repository("debian", None)), Err(ArchiveError::BadMirror { .. })));

@@ -19,6 +19,8 @@ pub mod packages;
 pub mod relation;
 pub mod release;
 mod signature;
+#[cfg(test)]
+pub(crate) mod test_archive;
 pub mod version;
 
 /// A repository cannot be used.
@@ -28,7 +30,7 @@ pub enum ArchiveError {
     #[error(
         "no mirror is known for repository `{repository}`: it names no URL of its own{}; \
          give one with `--mirror {repository}=URL` or {variable}=URL",
-        looked_for(.wanted)
+        looked_for(.wanted.as_ref())
     )]
     NoMirror {
         /// The repository's name.
@@ -174,6 +176,6 @@ pub enum ArchiveError {
     Store(#[from] crate::store::StoreError),
 }
 
-fn looked_for(wanted: &Option<String>) -> String {
-    wanted.as_ref().map_or_else(String::new, |w| format!(", and this host's apt sources have no {w}"))
+fn looked_for(wanted: Option<&String>) -> String {
+    wanted.map_or_else(String::new, |w| format!(", and this host's apt sources have no {w}"))
 }

@@ -26,7 +26,8 @@ pub struct InRelease {
 pub struct Dates {
     /// Seconds since 1970 on this host.
     pub now: u64,
-    /// Accepts a release file whose `Valid-Until` has passed: for snapshots of an archive.
+    /// Accepts a release file whose `Valid-Until` has passed, or whose key has expired since it signed: for
+    /// snapshots of an archive.
     pub accept_stale: bool,
 }
 
@@ -90,8 +91,8 @@ impl InRelease {
     pub fn verify(&self, keyring: &Path, dates: Dates) -> Result<VerifiedRelease, ArchiveError> {
         let keyring = Keyring::read(keyring)?;
         let signed = match &self.detached {
-            None => keyring.verify(&self.what, &self.message, dates.now)?,
-            Some(signature) => keyring.verify_detached(&self.what, &self.message, signature, dates.now)?,
+            None => keyring.verify(&self.what, &self.message, dates)?,
+            Some(signature) => keyring.verify_detached(&self.what, &self.message, signature, dates)?,
         };
         let sha256 = hex(&Sha256::digest(&self.message));
         read(&self.what, &signed, sha256, dates)

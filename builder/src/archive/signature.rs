@@ -1,11 +1,12 @@
 //! OpenPGP: bytes, pinned certificates and a time give the signed text and its signer, or an error.
 //!
 //! The policy is Sequoia's `StandardPolicy` at the given time: key expiry, revocation, binding signatures and weak
-//! hashes are its business. One good signature by a certificate of the keyring is enough, as for apt.
+//! hashes are its business. By itself it takes a signature that was made before its key expired; here, as for apt, the
+//! key must still be good at the given time, unless the caller reads a snapshot of long ago. One good signature by a certificate of the keyring is enough, as for apt.
 
 use std::io::Read;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openpgp::cert::CertParser;
 use openpgp::parse::Parse;
@@ -13,10 +14,12 @@ use openpgp::parse::stream::{
     DetachedVerifierBuilder, MessageLayer, MessageStructure, VerificationError, VerificationHelper, VerifierBuilder,
 };
 use openpgp::policy::StandardPolicy;
-use openpgp::{Cert, KeyHandle};
+use openpgp::types::RevocationStatus;
+use openpgp::{Cert, Fingerprint, KeyHandle};
 use sequoia_openpgp as openpgp;
 
 use super::ArchiveError;
+use super::release::Dates;
 
 /// The certificates that may sign a repository.
 #[derive(Debug, Clone)]
@@ -47,12 +50,13 @@ impl Keyring {
         Ok(Self { path: path.to_owned(), certs })
     }
 
-    /// Verifies a clear-signed message. `what` names it in errors; `now` is in seconds since 1970.
-    pub fn verify(&self, what: &str, message: &[u8], now: u64) -> Result<Signed, ArchiveError> {
+    /// Verifies a clear-signed message. `what` names it in errors.
+    pub fn verify(&self, what: &str, message: &[u8], dates: Dates) -> Result<Signed, ArchiveError> {
         let policy = StandardPolicy::new();
         let mut findings = Findings::default();
-        let helper = Helper { keyring: self, findings: &mut findings };
-        let time = UNIX_EPOCH + Duration::from_secs(now);
+        let time = UNIX_EPOCH + Duration::from_secs(dates.now);
+        let alive_at = (!dates.accept_stale).then_some(time);
+        let helper = Helper { keyring: self, findings: &mut findings, policy: &policy, alive_at };
         let mut text = Vec::new();
         let outcome = VerifierBuilder::from_bytes(message)
             .and_then(|builder| builder.with_policy(&policy, time, helper))
@@ -61,11 +65,18 @@ impl Keyring {
     }
 
     /// Verifies `text` against the detached signature that lies beside it.
-    pub fn verify_detached(&self, what: &str, text: &[u8], signature: &[u8], now: u64) -> Result<Signed, ArchiveError> {
+    pub fn verify_detached(
+        &self,
+        what: &str,
+        text: &[u8],
+        signature: &[u8],
+        dates: Dates,
+    ) -> Result<Signed, ArchiveError> {
         let policy = StandardPolicy::new();
         let mut findings = Findings::default();
-        let helper = Helper { keyring: self, findings: &mut findings };
-        let time = UNIX_EPOCH + Duration::from_secs(now);
+        let time = UNIX_EPOCH + Duration::from_secs(dates.now);
+        let alive_at = (!dates.accept_stale).then_some(time);
+        let helper = Helper { keyring: self, findings: &mut findings, policy: &policy, alive_at };
         let outcome = DetachedVerifierBuilder::from_bytes(signature)
             .and_then(|builder| builder.with_policy(&policy, time, helper))
             .and_then(|mut verifier| verifier.verify_bytes(text));
@@ -109,6 +120,9 @@ struct Findings {
 struct Helper<'a> {
     keyring: &'a Keyring,
     findings: &'a mut Findings,
+    policy: &'a StandardPolicy<'a>,
+    /// When the signing key must still be good, beyond the moment at which it signed.
+    alive_at: Option<SystemTime>,
 }
 
 impl VerificationHelper for Helper<'_> {
@@ -133,7 +147,13 @@ impl Helper<'_> {
         let findings = &mut *self.findings;
         match result {
             Ok(good) => {
-                findings.good.get_or_insert_with(|| good.ka.cert().fingerprint().to_hex());
+                let (cert, key) = (good.ka.cert(), good.ka.key().fingerprint());
+                match self.alive_at.map_or(Ok(()), |time| still_good(cert, &key, self.policy, time)) {
+                    Ok(()) => drop(findings.good.get_or_insert_with(|| cert.fingerprint().to_hex())),
+                    Err(error) => {
+                        findings.unusable.get_or_insert_with(|| format!("{}: {}", cert.fingerprint(), chain(&error)));
+                    }
+                }
             }
             Err(VerificationError::MissingKey { sig }) => {
                 findings.missing.extend(sig.get_issuers().first().map(ToString::to_string));
@@ -155,6 +175,20 @@ impl Helper<'_> {
             }
         }
     }
+}
+
+/// Fails if a certificate or its signing key is expired or revoked at a time.
+fn still_good(cert: &Cert, key: &Fingerprint, policy: &StandardPolicy<'_>, time: SystemTime) -> openpgp::Result<()> {
+    let valid = cert.with_policy(policy, time)?;
+    valid.alive()?;
+    let mut keys = valid.keys().for_signing().alive().revoked(false);
+    if matches!(valid.revocation_status(), RevocationStatus::Revoked(_)) {
+        return Err(openpgp::anyhow::anyhow!("the certificate is revoked"));
+    }
+    if !keys.any(|k| k.key().fingerprint() == *key) {
+        return Err(openpgp::anyhow::anyhow!("its signing key {key} is expired or revoked"));
+    }
+    Ok(())
 }
 
 /// An error with its causes, on one line.

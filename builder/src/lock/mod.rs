@@ -160,10 +160,12 @@ pub struct LockedPackage {
     pub provides: String,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde calls
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde calls
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }

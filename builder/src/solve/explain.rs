@@ -140,7 +140,7 @@ impl Graph {
                 _ => continue,
             };
             let because: Vec<String> =
-                concerned.iter().filter_map(|node| self.chain(provider, &origins, *node)).collect();
+                concerned.iter().filter_map(|node| Self::chain(provider, &origins, *node)).collect();
             found.entry(statement).or_insert(because);
         }
         found.into_iter().map(|(statement, because)| Conflict { statement, because }).collect()
@@ -153,11 +153,10 @@ impl Graph {
         let mut queue = VecDeque::from([Node::Root]);
         while let Some(node) = queue.pop_front() {
             for (from, to, edge) in &self.edges {
-                if let (true, ConflictEdge::Requires(requirement)) = (*from == node, edge) {
-                    if seen.insert(*to) {
-                        origins.insert(*to, (node, *requirement));
-                        queue.push_back(*to);
-                    }
+                let ConflictEdge::Requires(requirement) = edge else { continue };
+                if *from == node && seen.insert(*to) {
+                    origins.insert(*to, (node, *requirement));
+                    queue.push_back(*to);
                 }
             }
         }
@@ -165,12 +164,7 @@ impl Graph {
     }
 
     /// `c 1 (x): needed by b 2 (x) (c (>= 1)), needed by a 1 (x) (b), which is asked for`
-    fn chain(
-        &self,
-        provider: &Provider<'_, '_>,
-        origins: &BTreeMap<Node, (Node, Requirement)>,
-        node: Node,
-    ) -> Option<String> {
+    fn chain(provider: &Provider<'_, '_>, origins: &BTreeMap<Node, (Node, Requirement)>, node: Node) -> Option<String> {
         let Node::Package(id) = node else { return None };
         let mut text = format!("{}:", provider.universe.package(id).name);
         let mut at = node;
@@ -178,7 +172,8 @@ impl Graph {
             let (parent, requirement) = origins.get(&at)?;
             let Node::Package(parent_id) = parent else { break };
             let parent_text = provider.universe.describe(*parent_id);
-            text.push_str(&format!(" needed by {parent_text} as `{}`,", provider.requirement_text(*requirement)));
+            let relation = provider.requirement_text(*requirement);
+            text.extend([" needed by ", &parent_text, " as `", &relation, "`,"]);
             at = *parent;
         }
         let how = match at {

@@ -76,11 +76,15 @@ pub enum SolveError {
         available: Vec<String>,
     },
     /// The packages exclude each other.
-    #[error("the packages asked for cannot be installed together:{}", conflicts.iter().map(|c| format!("\n{c}")).collect::<String>())]
+    #[error("the packages asked for cannot be installed together:{}", listed(conflicts))]
     Conflict {
         /// What stands in the way; each alone says enough to act on.
         conflicts: Vec<Conflict>,
     },
+}
+
+fn listed(conflicts: &[Conflict]) -> String {
+    conflicts.iter().flat_map(|c| ["\n".to_owned(), c.to_string()]).collect()
 }
 
 fn hint(similar: &[String]) -> String {
@@ -138,11 +142,10 @@ fn check_root(universe: &Universe<'_>, request: &Request, name: &str) -> Result<
         }
         return Err(SolveError::Virtual { name, providers: providers.into_iter().map(str::to_owned).collect() });
     }
-    if let Some(pin) = request.pins.get(&name) {
-        if !candidates.iter().any(|id| glob::matches(pin, universe.package(*id).version)) {
-            let available = candidates.iter().map(|id| universe.describe_version(*id)).collect();
-            return Err(SolveError::Pin { name, pin: pin.clone(), available });
-        }
+    let fits = |pin: &String| candidates.iter().any(|id| glob::matches(pin, universe.package(*id).version));
+    if let Some(pin) = request.pins.get(&name).filter(|pin| !fits(pin)) {
+        let available = candidates.iter().map(|id| universe.describe_version(*id)).collect();
+        return Err(SolveError::Pin { name, pin: pin.clone(), available });
     }
     Ok(())
 }

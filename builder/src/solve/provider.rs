@@ -112,6 +112,9 @@ fn solvable_id(package: PackageId) -> SolvableId {
     SolvableId::from_raw(package.0)
 }
 
+/// Name, allowed versions and text of a [`Set`].
+type SetKey = (u32, Vec<PackageId>, String);
+
 struct Set {
     name: u32,
     /// Sorted.
@@ -125,7 +128,7 @@ pub(super) struct Provider<'u, 'a> {
     pub universe: &'u Universe<'a>,
     pub request: &'u Request,
     sets: RefCell<Vec<Set>>,
-    known_sets: RefCell<HashMap<(u32, Vec<PackageId>, String), VersionSetId>>,
+    known_sets: RefCell<HashMap<SetKey, VersionSetId>>,
     /// Members, and the whole relation as written.
     unions: RefCell<Vec<(Vec<VersionSetId>, String)>>,
     strings: RefCell<Vec<String>>,

@@ -15,7 +15,8 @@ fn index(lines: &[&str]) -> String {
     for line in lines {
         let mut parts = line.split(" ; ");
         let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
-        writeln!(text, "Package: {name}\nVersion: {version}\nArchitecture: amd64\nFilename: p/{name}_{version}.deb").unwrap();
+        writeln!(text, "Package: {name}\nVersion: {version}\nArchitecture: amd64\nFilename: p/{name}_{version}.deb")
+            .unwrap();
         for field in parts {
             writeln!(text, "{field}").unwrap();
         }
@@ -46,7 +47,13 @@ fn alternatives_take_the_first_that_works_and_the_latest_version() {
 
 #[test]
 fn an_alternative_is_left_out_where_another_one_is_needed_anyway() {
-    let lines = ["a 1 ; Depends: systemd, logrotate", "logrotate 1 ; Depends: cron | systemd", "cron 1 ; Depends: mail", "mail 1", "systemd 1"];
+    let lines = [
+        "a 1 ; Depends: systemd, logrotate",
+        "logrotate 1 ; Depends: cron | systemd",
+        "cron 1 ; Depends: mail",
+        "mail 1",
+        "systemd 1",
+    ];
     assert_eq!(one(&lines, &request(&["a"])).unwrap(), ["a 1", "logrotate 1", "systemd 1"]);
     assert_eq!(one(&lines, &request(&["a", "cron"])).unwrap().len(), 5);
 }
@@ -61,7 +68,8 @@ fn real_packages_go_before_providers_and_versioned_relations_need_versioned_prov
 
 #[test]
 fn a_package_may_conflict_with_what_it_provides_itself() {
-    let lines = ["a 1 ; Depends: mta", "exim 4 ; Provides: mta ; Conflicts: mta", "postfix 3 ; Provides: mta ; Conflicts: mta"];
+    let lines =
+        ["a 1 ; Depends: mta", "exim 4 ; Provides: mta ; Conflicts: mta", "postfix 3 ; Provides: mta ; Conflicts: mta"];
     assert_eq!(one(&lines, &request(&["a"])).unwrap(), ["a 1", "exim 4"]);
     assert!(one(&lines, &request(&["exim", "postfix"])).is_err());
 }
@@ -81,7 +89,12 @@ fn priority_wins_over_version_and_phased_versions_wait() {
 
 #[test]
 fn provided_names_need_no_package_and_recommends_are_followed_where_possible() {
-    let lines = ["a 1 ; Depends: initramfs-tool ; Recommends: b, c, nothing", "b 1 ; Recommends: d", "c 1 ; Conflicts: a", "d 1"];
+    let lines = [
+        "a 1 ; Depends: initramfs-tool ; Recommends: b, c, nothing",
+        "b 1 ; Recommends: d",
+        "c 1 ; Conflicts: a",
+        "d 1",
+    ];
     let provided = Request { provided: ["initramfs-tool".to_owned()].into(), ..request(&["a"]) };
     assert_eq!(one(&lines, &provided).unwrap(), ["a 1"]);
     let more = Request { recommends: true, ..provided };
@@ -90,7 +103,13 @@ fn provided_names_need_no_package_and_recommends_are_followed_where_possible() {
 
 #[test]
 fn essential_and_required_packages_are_roots() {
-    let lines = ["a 1", "dpkg 1 ; Essential: yes ; Depends: tar", "tar 1", "base 1 ; Priority: required", "b 1 ; Priority: important"];
+    let lines = [
+        "a 1",
+        "dpkg 1 ; Essential: yes ; Depends: tar",
+        "tar 1",
+        "base 1 ; Priority: required",
+        "b 1 ; Priority: important",
+    ];
     let all = Request { include_essential: true, ..request(&["a"]) };
     assert_eq!(one(&lines, &all).unwrap(), ["a 1", "base 1", "dpkg 1", "tar 1"]);
 }
@@ -99,7 +118,10 @@ fn essential_and_required_packages_are_roots() {
 fn names_that_cannot_be_asked_for_say_why() {
     let lines = ["exim 4 ; Provides: mta", "postfix 3 ; Provides: mta", "docker 2"];
     let text = |r: &Request| one(&lines, r).unwrap_err().to_string();
-    assert_eq!(text(&request(&["mta"])), "`mta` is a virtual package; name one of the packages that provide it: exim, postfix");
+    assert_eq!(
+        text(&request(&["mta"])),
+        "`mta` is a virtual package; name one of the packages that provide it: exim, postfix"
+    );
     assert_eq!(text(&request(&["dokcer"])), "no repository has a package `dokcer`; did you mean docker?");
     let pinned = Request { pins: [("docker".to_owned(), "3.*".to_owned())].into(), ..request(&["docker"]) };
     assert_eq!(text(&pinned), "package `docker` is pinned to `3.*`, but there is only 2 (main)");
@@ -128,7 +150,8 @@ fn a_conflict_names_both_packages_the_relation_and_the_way_they_came_in() {
 
 #[test]
 fn pins_and_missing_packages_show_in_the_explanation() {
-    let lines = ["kubelet 1.31 ; Depends: cri (>= 1.31)", "cri 1.31", "cri 1.30", "lost 1 ; Depends: gone (>= 3) | away"];
+    let lines =
+        ["kubelet 1.31 ; Depends: cri (>= 1.31)", "cri 1.31", "cri 1.30", "lost 1 ; Depends: gone (>= 3) | away"];
     let pinned = Request { pins: [("cri".to_owned(), "1.30".to_owned())].into(), ..request(&["kubelet", "cri"]) };
     insta::assert_snapshot!(one(&lines, &pinned).unwrap_err().to_string(), @r"
     the packages asked for cannot be installed together:
@@ -145,8 +168,7 @@ fn pins_and_missing_packages_show_in_the_explanation() {
 /// Whether a set of packages is a solution: what the solver must guarantee, written down once more.
 fn is_sound(suite: &Suite, chosen: &[String], asked: &[String]) -> Result<(), String> {
     let packages = suite.packages("amd64").unwrap();
-    let chosen: Vec<_> =
-        packages.iter().filter(|p| chosen.contains(&format!("{} {}", p.name, p.version))).collect();
+    let chosen: Vec<_> = packages.iter().filter(|p| chosen.contains(&format!("{} {}", p.name, p.version))).collect();
     let satisfied = |r: &relation::Relation<'_>, by: &crate::archive::packages::Package<'_>| {
         let provides = relation::parse(by.provides).unwrap();
         (r.name == by.name && r.accepts(by.version))
@@ -182,7 +204,8 @@ fn random_index() -> impl Strategy<Value = String> {
         None => format!("p{name}"),
         Some((sign, version)) => format!("p{name} ({} {version})", [">=", "<<", "="][sign]),
     });
-    let depends = prop::collection::vec(prop::collection::vec(relation.clone(), 1..3).prop_map(|g| g.join(" | ")), 0..3);
+    let depends =
+        prop::collection::vec(prop::collection::vec(relation.clone(), 1..3).prop_map(|g| g.join(" | ")), 0..3);
     let conflicts = prop::collection::vec(relation, 0..2);
     let provides = prop::collection::vec(0u8..7, 0..2);
     let package = (name, 1u8..4, depends, conflicts, provides);
@@ -215,7 +238,9 @@ fn any_solution(suite: &Suite, asked: &[String]) -> bool {
     for versions in by_name.values() {
         choices = choices
             .iter()
-            .flat_map(|c| std::iter::once(c.clone()).chain(versions.iter().map(|v| [c.clone(), vec![v.clone()]].concat())))
+            .flat_map(|c| {
+                std::iter::once(c.clone()).chain(versions.iter().map(|v| [c.clone(), vec![v.clone()]].concat()))
+            })
             .collect();
     }
     choices.iter().any(|c| is_sound(suite, c, asked).is_ok())

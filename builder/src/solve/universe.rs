@@ -53,14 +53,14 @@ impl<'a> Universe<'a> {
         ordered.sort_by_key(|s| Reverse(s.priority));
         for suite in ordered {
             for package in suite.packages(architecture)? {
-                universe.add(package, suite);
+                universe.add(&package, suite);
             }
         }
         universe.arrange();
         Ok(universe)
     }
 
-    fn add(&mut self, package: Package<'a>, suite: &'a Suite) {
+    fn add(&mut self, package: &Package<'a>, suite: &'a Suite) {
         let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let name = *self.ids.entry(package.name).or_insert(next);
         if name == next {
@@ -77,7 +77,7 @@ impl<'a> Universe<'a> {
         }
         let id = PackageId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         self.by_name[name as usize].push(id);
-        self.entries.push(Entry { package, repository: &suite.repository, priority: suite.priority, name });
+        self.entries.push(Entry { package: *package, repository: &suite.repository, priority: suite.priority, name });
     }
 
     fn arrange(&mut self) {

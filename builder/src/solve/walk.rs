@@ -20,7 +20,12 @@ pub(super) fn first_choice(universe: &Universe<'_>, request: &Request, roots: &[
 
 /// The part of a solution that the roots (and, with `recommends`, the recommendations) lead to. It is a solution
 /// too: its packages have their relations satisfied among themselves, and leaving out cannot make a conflict.
-pub(super) fn needed(universe: &Universe<'_>, request: &Request, roots: &[&str], solution: &[PackageId]) -> Vec<PackageId> {
+pub(super) fn needed(
+    universe: &Universe<'_>,
+    request: &Request,
+    roots: &[&str],
+    solution: &[PackageId],
+) -> Vec<PackageId> {
     let chosen: BTreeSet<PackageId> = solution.iter().copied().collect();
     let found = walk(universe, request, roots, |id| chosen.contains(id));
     found.map_or_else(|| solution.to_vec(), |found| found.into_iter().collect())
@@ -45,7 +50,8 @@ fn walk(
             if group.iter().any(|r| r.accepts_provided(None) && request.provided.contains(r.name)) {
                 continue;
             }
-            let alternatives: Vec<PackageId> = group.iter().flat_map(|r| targets(universe, r)).filter(&allowed).collect();
+            let alternatives: Vec<PackageId> =
+                group.iter().flat_map(|r| targets(universe, r)).filter(&allowed).collect();
             if alternatives.iter().any(|id| found.contains(id)) {
                 continue;
             }

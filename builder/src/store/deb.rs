@@ -217,3 +217,7 @@ impl<R: Read> Read for Bounded<R> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+#[path = "deb_tests.rs"]
+pub(super) mod tests;

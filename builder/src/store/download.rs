@@ -108,7 +108,7 @@ impl Store {
         download.take_up()?;
         let mut attempts = Vec::new();
         for url in &fetch.urls {
-            match download.from_url(url) {
+            match download.try_url(url) {
                 Ok(()) => {
                     self.admit(&download.file, &path, &fetch.sha256)?;
                     return Ok(());
@@ -168,7 +168,7 @@ impl Download<'_> {
         Ok(())
     }
 
-    fn from_url(&mut self, url: &str) -> Result<(), Stop> {
+    fn try_url(&mut self, url: &str) -> Result<(), Stop> {
         let mut attempt = 0;
         // What an earlier run or another mirror left may be wrong; then this URL gets one clean start.
         let mut clean = self.length == 0;

@@ -27,7 +27,7 @@ impl Default for Retries {
             attempts: 6,
             base: Duration::from_millis(500),
             cap: Duration::from_secs(20),
-            patience: Duration::from_secs(120),
+            patience: Duration::from_mins(2),
         }
     }
 }
@@ -67,7 +67,7 @@ impl Default for Client {
 impl Client {
     /// A client with the usual timeouts and retries.
     pub fn new() -> Self {
-        Self::with(Retries::default(), Duration::from_secs(60))
+        Self::with(Retries::default(), Duration::from_mins(1))
     }
 
     /// A client with its own retries, which gives up on a connection that is silent for `silence`.
@@ -101,7 +101,9 @@ impl Client {
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let length = header("content-length").and_then(|l| l.parse().ok());
         match status {
-            StatusCode::OK => Ok(Response { partial: false, length, body: Box::new(response.into_body().into_reader()) }),
+            StatusCode::OK => {
+                Ok(Response { partial: false, length, body: Box::new(response.into_body().into_reader()) })
+            }
             StatusCode::PARTIAL_CONTENT => {
                 let starts = header("content-range").and_then(|r| range_start(&r));
                 if starts != Some(offset) {

@@ -29,9 +29,11 @@ pub mod http;
 mod normalize;
 #[cfg(test)]
 pub(crate) mod test_server;
+mod unpack;
 
 pub use download::Fetch;
 pub use normalize::{normalize, normalize_all};
+pub use unpack::Owners;
 
 /// The store cannot do what was asked.
 #[derive(Debug, Error)]
@@ -113,7 +115,7 @@ fn each(attempts: &[(String, String)]) -> String {
     if attempts.is_empty() {
         return " no URL is known for it".into();
     }
-    attempts.iter().map(|(url, problem)| format!("\n  {url}: {problem}")).collect()
+    attempts.iter().flat_map(|(url, problem)| ["\n  ", url, ": ", problem]).collect()
 }
 
 /// A content-addressed store in a directory.
@@ -232,6 +234,15 @@ impl Store {
         temporary.write_all(content).map_err(|e| self.write_error(e, &path, 0))?;
         temporary.persist(&path).map_err(|e| StoreError::Io { action: "write", path, source: e.error })?;
         Ok(())
+    }
+
+    /// Removes a small file that was kept, if it is there.
+    pub(crate) fn forget(&self, relative: &str) -> Result<(), StoreError> {
+        let path = self.root.join(relative);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// A small file that was kept; `None` if there is none.

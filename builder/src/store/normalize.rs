@@ -56,8 +56,7 @@ pub fn normalize_all(
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, 64).min(hashes.len()) {
             scope.spawn(|| {
-                loop {
-                    let Some(next) = queue.lock().ok().and_then(|mut q| q.pop_front()) else { break };
+                while let Some(next) = queue.lock().ok().and_then(|mut q| q.pop_front()) {
                     let result = normalize(store, hashes[next]);
                     if result.is_err() {
                         // Nothing that follows can make the build succeed.
