@@ -80,6 +80,7 @@ pub struct Journal<'a> {
     host: &'a dyn Host,
     next: u64,
     length: u64,
+    begun: Option<(String, Inputs)>,
     done: BTreeMap<String, Inputs>,
     joined: Option<(String, String)>,
     /// How many bytes at the end could not be read and were cut off.
@@ -98,8 +99,15 @@ impl<'a> Journal<'a> {
         if cut_off > 0 {
             host.truncate(JOURNAL, whole)?;
         }
-        let mut journal =
-            Self { host, next: events.len() as u64, length: whole, done: BTreeMap::new(), joined: None, cut_off };
+        let mut journal = Self {
+            host,
+            next: events.len() as u64,
+            length: whole,
+            begun: None,
+            done: BTreeMap::new(),
+            joined: None,
+            cut_off,
+        };
         events.into_iter().for_each(|event| journal.apply(event));
         Ok(journal)
     }
@@ -107,14 +115,28 @@ impl<'a> Journal<'a> {
     fn apply(&mut self, event: Event) {
         match event {
             // A step that was begun again is not done, whatever it was before.
-            Event::Begin { step, .. } => {
+            Event::Begin { step, inputs } => {
                 self.done.remove(&step);
+                self.begun = Some((step, inputs));
             }
             Event::Done { step, inputs } => {
+                self.begun = None;
                 self.done.insert(step, inputs);
             }
             Event::Joined { driver, node } => self.joined = Some((driver, node)),
         }
+    }
+
+    /// Announces a step; when this returns, that is on the disk. A step that is tried again and again is announced
+    /// once, so that the journal does not grow with every attempt.
+    ///
+    /// # Errors
+    /// The record could not be written.
+    pub fn begin(&mut self, step: &str, inputs: &Inputs) -> Result<(), JournalError> {
+        if self.begun.as_ref().is_some_and(|begun| begun.0 == step && begun.1 == *inputs) {
+            return Ok(());
+        }
+        self.record(Event::Begin { step: step.to_owned(), inputs: inputs.clone() })
     }
 
     /// Adds a record; when this returns, it is on the disk.
@@ -205,6 +227,22 @@ mod tests {
         assert!(!journal.is_done("b", &Inputs::of([&b"b"[..]])));
         assert_eq!(journal.joined(), Some(("docker-swarm", "n1")));
         assert_eq!(journal.cut_off, 0);
+    }
+
+    #[test]
+    fn repeated_attempts_are_announced_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = RealHost::new(directory.path());
+        let (one, two) = (Inputs::of([&b"1"[..]]), Inputs::of([&b"2"[..]]));
+        for _ in 0..3 {
+            Journal::open(&host).unwrap().begin("a", &one).unwrap();
+        }
+        let mut journal = Journal::open(&host).unwrap();
+        assert_eq!(journal.next, 1);
+        journal.begin("a", &two).unwrap();
+        journal.record(Event::Done { step: "a".into(), inputs: two.clone() }).unwrap();
+        journal.begin("a", &two).unwrap();
+        assert_eq!(journal.next, 4);
     }
 
     #[test]

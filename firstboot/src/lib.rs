@@ -1,5 +1,6 @@
 //! What runs on an Ingot node: the initrd's init, the first-boot service, and the types that the builder shares.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod host;

@@ -20,7 +20,7 @@ pub struct Plan {
 impl Plan {
     /// The plan for a configuration on a machine whose image brings these archives.
     pub fn new(config: &NodeConfig, machine: &Machine, archives: Vec<Archive>) -> Self {
-        let mut steps = vec![Step::Hostname(config.hostname.clone().unwrap_or_else(|| default_hostname(machine)))];
+        let mut steps = vec![Step::Hostname(hostname(config, machine))];
         steps.extend(config.timezone.clone().map(Step::Timezone));
         // The next three also undo what an earlier configuration set, so they are there even when empty.
         steps.push(Step::SshKeys(config.ssh_keys.clone()));
@@ -46,12 +46,15 @@ impl Plan {
     }
 }
 
-/// A name that differs between machines where none is configured: of the lowest MAC address.
-fn default_hostname(machine: &Machine) -> Hostname {
-    let name = machine.macs.first().map_or_else(|| "ingot".to_owned(), |mac| format!("ingot-{}", mac.digits()));
-    // `ingot` and `ingot-` with twelve hex digits are names by RFC 1123.
-    #[allow(clippy::expect_used)]
-    name.parse().expect("letters, digits and a hyphen")
+/// The node's host name: the configured one, or one of the lowest MAC address, which differs between machines.
+pub fn hostname(config: &NodeConfig, machine: &Machine) -> Hostname {
+    let default = || {
+        let name = machine.macs.first().map_or_else(|| "ingot".to_owned(), |mac| format!("ingot-{}", mac.digits()));
+        // `ingot` and `ingot-` with twelve hex digits are names by RFC 1123.
+        #[allow(clippy::expect_used)]
+        name.parse().expect("letters, digits and a hyphen")
+    };
+    config.hostname.clone().unwrap_or_else(default)
 }
 
 #[cfg(test)]

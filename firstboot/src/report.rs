@@ -111,12 +111,7 @@ impl Report for Reporter<'_> {
                 self.note(&error.to_string());
             }
         }
-        notify(&format!(
-            "STATUS={} {}: {}",
-            code,
-            code.name(),
-            line.split(": ").skip(2).collect::<Vec<_>>().join(": ")
-        ));
+        notify(&format!("STATUS={}", line.trim_start_matches("ingot: ")));
     }
 
     fn note(&self, line: &str) {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::engine::{Body, EngineError, Request, Response};
-use super::{Driver, JoinError, Joiner, Membership, Offer};
+use super::{Driver, JoinError, Joiner, Membership, Offer, start_docker};
 use crate::config::{Advertise, DockerSwarm, HostAddress, Secret, SwarmRole};
 use crate::host::{Host, HostError};
 use crate::rendezvous::{Grant, Refusal, RendezvousError};
@@ -19,8 +19,6 @@ use crate::rendezvous::{Grant, Refusal, RendezvousError};
 const SWARM_PORT: u16 = 2377;
 /// A clock that is off by more is set to the manager's, unless a time server has set it.
 const CLOCK_TOLERANCE_SECONDS: u64 = 30;
-/// How often the engine's socket is tried after its unit is up, one second apart.
-const ENGINE_TRIES: u32 = 60;
 /// How long a pending join may stay pending before it is given up, in seconds.
 const PENDING_SECONDS: u32 = 60;
 
@@ -193,17 +191,7 @@ impl Driver for SwarmDriver {
     }
 
     fn preflight(&self, host: &dyn Host) -> Result<(), JoinError> {
-        let started = host.run("systemctl", &["start", "docker.service"], Duration::from_secs(300));
-        started.map_err(|error| JoinError::Preflight(format!("docker.service does not start: {error}")))?;
-        let mut last = None;
-        for _ in 0..ENGINE_TRIES {
-            match host.engine(&Request::get("/_ping")).and_then(|answer| answer.accepted("a ping")) {
-                Ok(_) => return Ok(()),
-                Err(error) => last = Some(error),
-            }
-            host.sleep(Duration::from_secs(1));
-        }
-        Err(JoinError::Preflight(last.map_or_else(String::new, |error| error.to_string())))
+        start_docker(host)
     }
 
     fn probe(&self, host: &dyn Host) -> Result<Option<Membership>, JoinError> {

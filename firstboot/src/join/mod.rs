@@ -8,6 +8,8 @@ mod backoff;
 mod docker_swarm;
 pub mod engine;
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 pub use backoff::Backoff;
@@ -17,7 +19,10 @@ use crate::host::{Host, HostError};
 use crate::rendezvous::{NodeIdentity, RendezvousError};
 use crate::status::Code;
 
-use engine::EngineError;
+use engine::{EngineError, Request};
+
+/// How often the engine's socket is tried after its unit is up, one second apart.
+const ENGINE_TRIES: u32 = 60;
 
 /// An attempt to join did not succeed.
 #[derive(Debug, Error)]
@@ -142,4 +147,22 @@ pub fn driver(join: &Join) -> Box<dyn Driver> {
     match join {
         Join::DockerSwarm(swarm) => Box::new(docker_swarm::SwarmDriver::new(swarm.clone())),
     }
+}
+
+/// Starts the container engine and waits until it answers.
+///
+/// # Errors
+/// [`JoinError::Preflight`] with the reason.
+pub fn start_docker(host: &dyn Host) -> Result<(), JoinError> {
+    let started = host.run("systemctl", &["start", "docker.service"], Duration::from_secs(300));
+    started.map_err(|error| JoinError::Preflight(format!("docker.service does not start: {error}")))?;
+    let mut last = None;
+    for _ in 0..ENGINE_TRIES {
+        match host.engine(&Request::get("/_ping")).and_then(|answer| answer.accepted("a ping")) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = Some(error),
+        }
+        host.sleep(Duration::from_secs(1));
+    }
+    Err(JoinError::Preflight(last.map_or_else(String::new, |error| error.to_string())))
 }

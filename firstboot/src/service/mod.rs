@@ -9,8 +9,11 @@
 //! given up; every wait is visible in the status.
 
 mod obtain;
+mod offer;
 #[cfg(test)]
 mod tests;
+
+pub use offer::serve;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,9 +21,9 @@ use std::time::Duration;
 use crate::clock::{ImageFacts, image_facts, raise};
 use crate::config::{Document, Loaded, Machine};
 use crate::host::{Host, HostError};
-use crate::join::{Backoff, Driver, JoinError, Joiner, Membership, driver};
+use crate::join::{Backoff, Driver, JoinError, Joiner, Membership, driver, start_docker};
 use crate::journal::{Event, Journal, JournalError};
-use crate::plan::Plan;
+use crate::plan::{Plan, hostname};
 use crate::provider::Sources;
 use crate::rendezvous::NodeIdentity;
 use crate::report::Report;
@@ -142,7 +145,7 @@ impl<'a> Service<'a> {
             if journal.is_done(&name, &inputs) {
                 continue;
             }
-            journal.record(Event::Begin { step: name.clone(), inputs: inputs.clone() })?;
+            journal.begin(&name, &inputs)?;
             step.apply(self.host)
                 .map_err(|error: StepError| Failure { code: step.failure(), text: format!("{name}: {error}") })?;
             journal.record(Event::Done { step: name, inputs })?;
@@ -190,24 +193,27 @@ impl<'a> Service<'a> {
         machine: &Machine,
         journal: &mut Journal<'_>,
     ) -> Result<Arrived, Failure> {
-        let Some(join) = &plan.join else {
-            self.carry_out(&plan.engine_steps, journal)?;
-            seal(journal, "none", "")?;
-            self.report.report(Code::ReadyNoJoin, "everything is applied");
-            return Ok(Arrived { driver: None });
-        };
-        let driver = driver(join);
-        for file in driver.render() {
+        let driver = plan.join.as_ref().map(driver);
+        for file in driver.as_ref().map(|driver| driver.render()).unwrap_or_default() {
             self.host.write(file.path, &file.content, file.mode)?;
         }
-        if self.first_time(Code::Preflight) {
-            self.report.report(Code::Preflight, driver.name());
+        if let Some(driver) = &driver {
+            if self.first_time(Code::Preflight) {
+                self.report.report(Code::Preflight, driver.name());
+            }
+            driver.preflight(self.host)?;
+        } else if !plan.engine_steps.is_empty() {
+            start_docker(self.host)?;
         }
-        driver.preflight(self.host)?;
         self.carry_out(&plan.engine_steps, journal)?;
         if !plan.engine_steps.is_empty() && self.first_time(Code::ImagesLoaded) {
             self.report.report(Code::ImagesLoaded, &plan.engine_steps.iter().map(Step::describe).collect::<String>());
         }
+        let Some(driver) = driver else {
+            seal(journal, "none", "")?;
+            self.report.report(Code::ReadyNoJoin, "everything is applied");
+            return Ok(Arrived { driver: None });
+        };
         let membership = match driver.probe(self.host)? {
             Some(membership) => membership,
             None => self.become_member(&*driver, loaded, machine, journal)?,
@@ -267,7 +273,7 @@ fn identity(host: &dyn Host, machine: &Machine, loaded: &Loaded) -> Result<NodeI
     let machine_id = host.read("/etc/machine-id", 4096)?;
     let id = machine_id.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|id| !id.is_empty());
     let mac = machine.macs.first().map(ToString::to_string).unwrap_or_default();
-    let hostname = loaded.config.hostname.as_ref().map_or_else(String::new, ToString::to_string);
+    let hostname = hostname(&loaded.config, machine).to_string();
     Ok(NodeIdentity { hostname, id: id.unwrap_or(mac) })
 }
 

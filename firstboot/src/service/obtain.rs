@@ -52,7 +52,12 @@ impl Service<'_> {
             let kept = kept.unwrap_or(Kept { version: 1, documents: Vec::new(), media: Vec::new() });
             return self.sealed(role, kept, machine);
         }
-        let patience = if kept.is_some() { MEDIUM_SECONDS_AGAIN } else { MEDIUM_SECONDS };
+        // Once a configuration is being applied, a medium that was pulled out is not waited for again.
+        let patience = match (self.current.is_empty(), &kept) {
+            (false, _) => 0,
+            (true, Some(_)) => MEDIUM_SECONDS_AGAIN,
+            (true, None) => MEDIUM_SECONDS,
+        };
         let mut waited = 0;
         let mut refused: Option<(Found, u64)> = None;
         let mut said_unreadable = Vec::new();

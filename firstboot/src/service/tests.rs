@@ -1,1 +1,316 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
+use super::*;
+use crate::config::Format;
+use crate::host::InterfaceAddress;
+use crate::host::simulated::{Disk, Killed, SimulatedHost};
+use crate::journal::JOURNAL;
+use crate::provider::Found;
+use crate::rendezvous::Refusal;
+
+const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
+
+/// Media that change: each look takes the next, the last one stays.
+struct Media(Mutex<Vec<Found>>);
+
+impl Sources for Media {
+    fn look(&self, _: &Machine) -> Found {
+        let mut media = self.0.lock().unwrap();
+        if media.len() > 1 { media.remove(0) } else { media.first().cloned().unwrap_or_default() }
+    }
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<(Code, String)>>);
+
+impl Report for Heard {
+    fn report(&self, code: Code, text: &str) {
+        self.0.lock().unwrap().push((code, text.to_owned()));
+    }
+    fn note(&self, _: &str) {}
+}
+
+impl Heard {
+    fn codes(&self) -> Vec<u16> {
+        self.0.lock().unwrap().iter().map(|(code, _)| code.number()).collect()
+    }
+    fn text(&self, code: Code) -> String {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|(heard, _)| *heard == code)
+            .map(|(_, text)| text.clone())
+            .unwrap_or_default()
+    }
+}
+
+fn medium(text: &str) -> Found {
+    let document =
+        Document { name: "INGOT:node.toml".into(), format: Format::NodeToml, bytes: text.as_bytes().to_vec() };
+    Found { documents: vec![document], media: vec!["INGOT (/dev/sdb1)".into()], ..Found::default() }
+}
+
+fn stick(role: &str) -> Found {
+    medium(&format!(
+        "version = 1\nhostname = \"n1\"\ntimezone = \"UTC\"\nntp = [\"10.77.0.1\"]\n[ssh]\nauthorized_keys = []\n\
+         [[network]]\nmatch = {{ name = \"en*\" }}\naddresses = [\"10.77.0.11/24\"]\n\
+         [join]\ndriver = \"docker-swarm\"\nrole = \"{role}\"\nmanagers = [\"{}\"]\nsecret = \"{SECRET}\"\n",
+        if role == "manager" { "10.77.0.11" } else { "10.77.0.10" },
+    ))
+}
+
+fn machine() -> SimulatedHost {
+    let host = SimulatedHost::default();
+    {
+        let mut state = host.state();
+        state.clock = 1_790_000_000;
+        state.addresses = vec![InterfaceAddress { interface: "enp1s0".into(), address: "10.77.0.11".parse().unwrap() }];
+        state.rendezvous = vec![Ok(("SWMTKN-1-w", 1_790_000_000))];
+    }
+    host.put("/usr/share/ingot/containers/demo.tar", "archive");
+    host.put("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    host
+}
+
+fn run(host: &SimulatedHost, media: Vec<Found>) -> Heard {
+    let heard = Heard::default();
+    Service::new(host, &heard, &Media(Mutex::new(media))).run();
+    heard
+}
+
+/// Runs until the plug is pulled (true) or the node has arrived.
+fn killed(host: &SimulatedHost, media: Vec<Found>) -> bool {
+    match catch_unwind(AssertUnwindSafe(|| run(host, media))) {
+        Ok(_) => false,
+        Err(payload) if payload.is::<Killed>() => true,
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+/// The disk without what may differ between two ways to the same goal.
+fn outcome(host: &SimulatedHost) -> Disk {
+    let mut disk = host.disk();
+    disk.files.remove(JOURNAL);
+    disk.loads = 0;
+    disk
+}
+
+#[test]
+fn a_manager_founds_its_cluster_and_says_so_step_by_step() {
+    let host = machine();
+    let heard = run(&host, vec![stick("manager")]);
+    assert_eq!(heard.codes(), [100, 200, 210, 300, 310, 400, 500]);
+    assert_eq!(heard.text(Code::ConfigFound), "INGOT (/dev/sdb1)");
+    assert_eq!(heard.text(Code::NetworkUp), "enp1s0 10.77.0.11");
+    assert!(heard.text(Code::Joined).starts_with("docker-swarm manager, node node1, address 10.77.0.11"));
+    let state = host.state();
+    assert_eq!((state.disk.founded, state.disk.joined, state.hostname.as_str()), (1, 0, "n1"));
+    assert_eq!(state.disk.files["/var/lib/ingot/config.json"].1, 0o600);
+    assert!(!heard.0.lock().unwrap().iter().any(|(_, text)| text.contains(SECRET)));
+}
+
+#[test]
+fn a_second_boot_changes_nothing() {
+    for role in ["manager", "worker"] {
+        let host = machine();
+        run(&host, vec![stick(role)]);
+        let (before, points) = (host.disk(), host.points());
+        host.reboot();
+        // The medium is gone, or another one is there: the configuration is sealed.
+        for media in [Found::default(), medium("version = 1\nhostname = \"evil\"\n")] {
+            let heard = run(&host, vec![media]);
+            assert_eq!(heard.codes(), [100, 200, 210, 300, 310, 500], "{role}");
+            assert!(heard.text(Code::ConfigFound).starts_with("sealed"));
+            assert_eq!(host.disk(), before);
+        }
+        assert_eq!(host.points() - points, 6, "only the engine is started, twice");
+    }
+}
+
+#[test]
+fn the_plug_is_pulled_at_every_point_and_the_next_boot_continues() {
+    for role in ["manager", "worker"] {
+        let reference = machine();
+        run(&reference, vec![stick(role)]);
+        let mut point = 0;
+        loop {
+            let host = machine();
+            host.state().plug = Some(point);
+            if !killed(&host, vec![stick(role)]) {
+                break;
+            }
+            host.reboot();
+            // Whether the stick is still plugged in depends on whether its content was read already.
+            let had_config = host.exists(obtain::KEPT);
+            let media = if had_config && point % 2 == 0 { Found::default() } else { stick(role) };
+            let heard = run(&host, vec![media]);
+            assert_eq!(heard.codes().last(), Some(&500), "{role}, point {point}");
+            assert_eq!(outcome(&host), outcome(&reference), "{role}, point {point}");
+            let disk = &host.disk();
+            assert_eq!(disk.founded + disk.joined, 1, "{role}, point {point}: joined exactly once");
+            assert_eq!(disk.left, 0);
+            point += 1;
+        }
+        assert!(point > 60, "{role}: only {point} points");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn the_plug_is_pulled_again_and_again(points in proptest::collection::vec(0_u64..90, 1..12), worker: bool) {
+        let role = if worker { "worker" } else { "manager" };
+        let reference = machine();
+        run(&reference, vec![stick(role)]);
+        let host = machine();
+        for point in points {
+            let now = host.points();
+            host.state().plug = Some(now + point);
+            killed(&host, vec![stick(role)]);
+            host.reboot();
+        }
+        run(&host, vec![stick(role)]);
+        proptest::prop_assert_eq!(outcome(&host), outcome(&reference));
+        let disk = &host.disk();
+        proptest::prop_assert_eq!(disk.founded + disk.joined, 1);
+    }
+}
+
+#[test]
+fn a_changed_input_repeats_only_its_step() {
+    let host = machine();
+    host.state().failing = vec!["systemctl start docker.service"];
+    host.state().plug = Some(69);
+    assert!(killed(&host, vec![stick("worker")]) || host.points() > 0);
+    host.reboot();
+    host.state().failing.clear();
+    host.state().commands.clear();
+    let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap().replace("\"n1\"", "\"n2\"");
+    run(&host, vec![medium(&text)]);
+    assert_eq!(host.state().hostname, "n2");
+    assert!(host.text("/etc/hosts").contains("127.0.1.1 n2") && !host.text("/etc/hosts").contains("n1"));
+    let commands = host.state().commands.clone();
+    assert!(!commands.iter().any(|command| command.contains("timesyncd")), "{commands:?}");
+}
+
+#[test]
+fn a_worker_waits_for_its_manager_and_takes_its_time() {
+    let host = machine();
+    host.state().clock = 1_600_000_000;
+    host.state().rendezvous =
+        vec![Err(Refusal::NotReady), Err(Refusal::Busy), Err(Refusal::WrongSecret), Ok(("SWMTKN-1-w", 1_790_000_000))];
+    let heard = run(&host, vec![stick("worker")]);
+    assert_eq!(heard.codes(), [100, 200, 210, 300, 310, 400, 410, 410, 941, 500]);
+    assert!(heard.text(Code::WaitingForManager).contains("10.77.0.10: the manager refused: it has no token yet"));
+    assert_eq!(host.state().clock, 1_790_000_000, "the proven clock of the manager is taken over");
+}
+
+#[test]
+fn a_time_server_knows_better_than_the_manager() {
+    let host = machine();
+    host.put("/run/systemd/timesync/synchronized", "");
+    host.state().rendezvous = vec![Ok(("SWMTKN-1-w", 1_000))];
+    run(&host, vec![stick("worker")]);
+    assert_eq!(host.state().clock, 1_790_000_000);
+}
+
+#[test]
+fn the_clock_is_never_before_the_image() {
+    let host = machine();
+    host.state().clock = 7;
+    host.put("/usr/lib/ingot/image.json", "{\"role\":\"x\",\"build_time\":1780000000,\"more\":1}");
+    run(&host, vec![stick("manager")]);
+    assert_eq!(host.state().clock, 1_780_000_000);
+}
+
+#[test]
+fn a_join_that_hangs_is_given_up_and_tried_anew_but_membership_is_kept() {
+    let host = machine();
+    host.state().join_leads_to = Some("pending");
+    host.state().pending_sleeps = 10;
+    let heard = run(&host, vec![stick("worker")]);
+    assert_eq!(heard.codes().last(), Some(&500));
+    assert_eq!((host.disk().joined, host.disk().left), (1, 0));
+
+    let host = machine();
+    host.state().disk.swarm = "error".into();
+    run(&host, vec![stick("worker")]);
+    assert_eq!((host.disk().joined, host.disk().left), (1, 1), "what never came to be is left");
+
+    // The same state of a node that has been a member: it waits for its manager.
+    host.reboot();
+    host.state().disk.swarm = "pending".into();
+    host.state().pending_sleeps = 200;
+    let heard = run(&host, vec![Found::default()]);
+    assert!(heard.codes().contains(&410) && heard.codes().last() == Some(&500), "{:?}", heard.codes());
+    assert_eq!((host.disk().joined, host.disk().left), (1, 1));
+}
+
+#[test]
+fn two_managers_with_one_configuration_do_not_become_two_clusters() {
+    let host = machine();
+    host.state().addresses[0].address = "10.77.0.12".parse().unwrap();
+    let text = String::from_utf8(stick("manager").documents[0].bytes.clone()).unwrap();
+    let media = vec![medium(&text.replace("10.77.0.11/24", "10.77.0.12/24"))];
+    let result = catch_unwind(AssertUnwindSafe(|| run(&host, media)));
+    assert!(result.is_err(), "it waits for ever");
+    assert_eq!(host.disk().founded, 0);
+}
+
+#[test]
+fn without_a_medium_it_waits_then_takes_what_comes() {
+    let host = machine();
+    let mut media = vec![Found::default(); 200];
+    let unreadable = Found { unreadable: vec!["INGOT (/dev/sdb1): broken".into()], ..Found::default() };
+    media.push(unreadable);
+    media.push(medium("version = 1\nhostnme = \"x\"\n[join]\ndriver = \"docker-swam\"\n"));
+    media.push(stick("worker"));
+    let heard = run(&host, media);
+    assert_eq!(&heard.codes()[..6], [110, 110, 110, 911, 910, 910]);
+    assert_eq!(heard.codes().last(), Some(&500));
+    assert!(heard.text(Code::ConfigInvalid).contains("INGOT:node.toml:2:1: hostnme: unknown key"));
+    assert!(heard.text(Code::WaitingForConfig).contains("labelled INGOT"));
+}
+
+#[test]
+fn a_role_that_needs_nothing_goes_on_alone_and_one_that_lacks_something_says_what() {
+    let host = machine();
+    host.put("/usr/lib/ingot/role.toml", "hostname = \"alone\"\n");
+    let heard = run(&host, vec![Found::default()]);
+    assert_eq!(heard.codes(), [100, 200, 210, 310, 510]);
+    assert!(host.slept() >= Duration::from_secs(60) && host.slept() < Duration::from_secs(70));
+    host.reboot();
+    let before = host.slept();
+    run(&host, vec![Found::default()]);
+    assert_eq!(host.slept(), before, "a sealed node waits for nothing");
+
+    let host = machine();
+    host.put("/usr/lib/ingot/role.toml", "[join]\ndriver = \"docker-swarm\"\nrole = \"worker\"\n");
+    let mut media = vec![Found::default(); 70];
+    media.push(medium(&format!("version = 1\n[join]\nmanagers = [\"10.77.0.10\"]\nsecret = \"{SECRET}\"\n")));
+    let heard = run(&host, media);
+    assert!(heard.text(Code::WaitingForConfig).contains("the role itself lacks join.managers, join.secret"));
+    assert_eq!(heard.codes().last(), Some(&500));
+    assert_eq!(host.state().hostname, "ingot-525400000001");
+}
+
+#[test]
+fn failing_steps_are_named_and_tried_again() {
+    let host = machine();
+    host.state().failing = vec!["systemctl restart systemd-networkd"];
+    let result = catch_unwind(AssertUnwindSafe(|| run(&host, vec![stick("worker")])));
+    assert!(result.is_err(), "it tries for ever");
+    assert_eq!(host.disk().joined, 0);
+    host.state().failing.clear();
+    host.state().slept = Duration::ZERO;
+    assert_eq!(run(&host, vec![stick("worker")]).codes().last(), Some(&500));
+}
+
+#[test]
+fn first_attempts_of_a_site_are_spread() {
+    let window = SPLAY_PER_MACHINE.saturating_mul(100);
+    let moments: std::collections::BTreeSet<_> = (0..100).map(|id| splay(&format!("node{id}"), window)).collect();
+    assert!(moments.len() > 90 && moments.iter().all(|moment| *moment < window));
+    assert_eq!(splay("x", Duration::ZERO), Duration::ZERO);
+}
