@@ -118,9 +118,13 @@ pub fn parse(line: &str) -> Result<CommandLine, CommandLineError> {
         .ok_or_else(|| CommandLineError::BadRootHash(hash.chars().take(80).collect()))?;
     let timeout = match last(&parameters, "ingot.timeout") {
         None => Duration::from_mins(2),
-        Some(value) => Duration::from_secs(value.parse::<u32>().map(u64::from).map_err(|_| {
-            CommandLineError::BadValue { key: "ingot.timeout", value: value.to_owned(), expected: "a number of seconds" }
-        })?),
+        Some(value) => {
+            Duration::from_secs(value.parse::<u32>().map(u64::from).map_err(|_| CommandLineError::BadValue {
+                key: "ingot.timeout",
+                value: value.to_owned(),
+                expected: "a number of seconds",
+            })?)
+        }
     };
     let verify_all = match last(&parameters, "ingot.verify") {
         None | Some("lazy") => false,

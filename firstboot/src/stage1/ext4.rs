@@ -114,10 +114,7 @@ mod tests {
             return;
         }
         let Content::Ext4(ext4) = probe(&file).unwrap() else { panic!("not ext4") };
-        assert_eq!(
-            ext4,
-            Ext4 { blocks: 16 << 10, block_bytes: 4096, has_errors: false, is_untouched: true }
-        );
+        assert_eq!(ext4, Ext4 { blocks: 16 << 10, block_bytes: 4096, has_errors: false, is_untouched: true });
         std::fs::create_dir_all(directory.path().join("tree/a/b/c/d")).unwrap();
         let tree = directory.path().join("tree");
         run("mke2fs", &[&options[..], &["-d", tree.to_str().unwrap(), name]].concat());
@@ -136,9 +133,10 @@ mod tests {
         assert_eq!(content(4086, b"SWAPSPACE2"), Content::Other("swap space"));
         assert_eq!(content(700, b"?"), Content::Other("unknown data"));
         assert_eq!(content(1600, b"?"), Content::Nothing, "half of a superblock");
-        assert_eq!(content(1024 + 56, &[0x53, 0xef, 0, 0]), Content::Ext4(Ext4 {
-            blocks: 0, block_bytes: 1024, has_errors: false, is_untouched: true
-        }));
+        assert_eq!(
+            content(1024 + 56, &[0x53, 0xef, 0, 0]),
+            Content::Ext4(Ext4 { blocks: 0, block_bytes: 1024, has_errors: false, is_untouched: true })
+        );
     }
 
     proptest::proptest! {

@@ -44,7 +44,8 @@ pub enum LayoutError {
 }
 
 fn align_up(sector: u64, geometry: Geometry) -> u64 {
-    sector.next_multiple_of((ALIGNMENT / geometry.sector_bytes).max(1))
+    // A sector number too large to be aligned is too large for any disk.
+    sector.checked_next_multiple_of((ALIGNMENT / geometry.sector_bytes).max(1)).unwrap_or(u64::MAX)
 }
 
 /// The last sector that partitions can use once the backup table is at the disk's end: aligned, so that the disk's
@@ -74,12 +75,13 @@ pub fn for_first_boot(
     let var = align_up(root_b.saturating_add(slot), geometry);
     let (last_usable, var_end) = usable_end(table, geometry);
     let least_end = var.saturating_add(LEAST_VAR / geometry.sector_bytes);
-    if var_end < least_end {
-        let table_sectors = geometry.sectors - var_end.min(geometry.sectors);
+    if var_end + 1 < least_end {
+        // Behind the last partition are the entries and the header of the backup table.
+        let backup = table.entry_sectors(geometry.sector_bytes) + 1;
         return Err(LayoutError::TooSmall {
             has: geometry.sectors * geometry.sector_bytes,
-            needs: least_end.saturating_add(table_sectors).saturating_mul(geometry.sector_bytes),
-            slot: slot * geometry.sector_bytes,
+            needs: least_end.saturating_add(backup).saturating_mul(geometry.sector_bytes),
+            slot: slot.saturating_mul(geometry.sector_bytes),
         });
     }
 

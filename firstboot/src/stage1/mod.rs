@@ -143,9 +143,7 @@ fn become_module_helper() -> Option<String> {
 }
 
 fn mount_root(slot: &Slot, ready: &Ready, line: &cmdline::CommandLine, root: &Path) -> Result<(), Failure> {
-    let device = |number| {
-        disk_setup::device(&slot.disk, &ready.table, number).map_err(Failure::of(Code::Stage1Failed))
-    };
+    let device = |number| disk_setup::device(&slot.disk, &ready.table, number).map_err(Failure::of(Code::Stage1Failed));
     let (data, hashes) = (device(slot.root)?, device(slot.verity)?);
     root::mount_verified(slot, &data, &hashes, line.root_hash, line.verify_all, root)?;
     let extent = if line.verify_all { "all of it checked" } else { "checked when it is read" };
@@ -158,8 +156,7 @@ fn mount_var(slot: &Slot, ready: &Ready, root: &Path, image_id: &str) -> Result<
     let number = ready.table.named("var").map(|(number, _)| number);
     let number = number.ok_or_else(|| failed("the disk has no partition var".to_owned()))?;
     let device = disk_setup::device(&slot.disk, &ready.table, number).map_err(Failure::of(Code::VarFailed))?;
-    let prepared =
-        var::mount_prepared(&device.node, Path::new(VAR), root).map_err(Failure::of(Code::VarFailed))?;
+    let prepared = var::mount_prepared(&device.node, Path::new(VAR), root).map_err(Failure::of(Code::VarFailed))?;
     let brought = node_state::bring_image_state(&root.join("var"), Path::new(VAR), image_id)
         .map_err(Failure::of(Code::VarFailed))?;
     rustix::mount::mount_move(VAR, root.join("var"))

@@ -25,8 +25,9 @@ pub fn mount_verified(
     target: &Path,
 ) -> Result<(), Failure> {
     let corrupt = |text: String| Failure { code: Code::RootCorrupt, text };
-    let in_partitions =
-        |error: &dyn std::fmt::Display| corrupt(format!("{} with hashes {}: {error}", data.node.display(), hashes.node.display()));
+    let in_partitions = |error: &dyn std::fmt::Display| {
+        corrupt(format!("{} with hashes {}: {error}", data.node.display(), hashes.node.display()))
+    };
     let disk = slot.disk.open().map_err(|error| corrupt(format!("{}: {error}", slot.disk.name)))?;
     let data_bytes = Section::new(&disk, data.start, data.length);
     let hash_bytes = Section::new(&disk, hashes.start, hashes.length);

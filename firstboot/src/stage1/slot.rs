@@ -14,8 +14,7 @@ use super::storage::{Section, Source};
 use super::verity::{BLOCK, Checker, Superblock};
 
 /// The loader's variable: the id of the ESP that it was started from, as UTF-16 text.
-const LOADER_PARTITION: &str =
-    "/sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+const LOADER_PARTITION: &str = "/sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// The slot to boot.
 #[derive(Debug, Clone)]
@@ -177,7 +176,8 @@ pub fn choose(looks: &[Look], firmware_named_one: bool, patience: Patience) -> C
     // One that is already a node's comes before one that was never booted.
     let mut all: Vec<_> = matches().collect();
     all.sort_by_key(|(_, slot)| slot.found.table.named("var").is_none());
-    let list = |of: &[(&Look, &Box<Slot>)]| of.iter().map(|(look, _)| look.title.as_str()).collect::<Vec<_>>().join(", ");
+    let list =
+        |of: &[(&Look, &Box<Slot>)]| of.iter().map(|(look, _)| look.title.as_str()).collect::<Vec<_>>().join(", ");
     match (on_boot_disk.as_slice(), all.as_slice()) {
         ([(_, slot)], _) => return Choice::Boot((*slot).clone(), None),
         ([(_, slot), ..], _) => {
@@ -186,7 +186,9 @@ pub fn choose(looks: &[Look], firmware_named_one: bool, patience: Patience) -> C
         }
         ([], [(_, slot), rest @ ..]) if !firmware_named_one || patience == Patience::Settled => {
             let warning = match (firmware_named_one, rest.is_empty()) {
-                (true, _) => Some("the disk that the firmware names is not there; taking another with this image".to_owned()),
+                (true, _) => {
+                    Some("the disk that the firmware names is not there; taking another with this image".to_owned())
+                }
                 (false, false) => Some(format!("several disks hold this image: {}", list(&all))),
                 (false, true) => None,
             };

@@ -99,7 +99,16 @@ fn make(node: &Path, root: &Path) -> Result<(), VarError> {
     // Tables and journal are zeroed in the background once it is mounted; blocks of 4096 bytes whatever the size, so
     // that a small disk can grow; no discard, which takes minutes on some disks. 1 % for root is plenty here.
     const OPTIONS: [&str; 11] = [
-        "-t", "ext4", "-F", "-q", "-L", "var", "-b4096", "-m1", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+        "-t",
+        "ext4",
+        "-F",
+        "-q",
+        "-L",
+        "var",
+        "-b4096",
+        "-m1",
+        "-E",
+        "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
         "--",
     ];
     run_inside(root, "mke2fs", &OPTIONS, node, 0)?;

@@ -36,7 +36,14 @@ pub fn read(disk: &(impl Source + ?Sized), geometry: Geometry) -> Result<Found, 
             return Ok(Found { table, from_primary: false, backup_is_whole: true });
         }
     }
-    Err(primary)
+    let mut signature = [0; 8];
+    let table = if geometry.sector_bytes == 512 { 4096 } else { 512 };
+    match primary {
+        GptError::NoHeader(_) if disk.read_at(table, &mut signature).is_ok() && signature == *b"EFI PART" => {
+            Err(GptError::OtherSectorSize { disk: geometry.sector_bytes, table })
+        }
+        primary => Err(primary),
+    }
 }
 
 struct Header {
@@ -76,8 +83,11 @@ fn header(disk: &(impl Source + ?Sized), geometry: Geometry, sector: u64) -> Res
         return Err(GptError::NoHeader(sector));
     }
     let mut bytes = vec![0; usize::try_from(sector_bytes).unwrap_or(512)];
-    disk.read_at(sector * sector_bytes, &mut bytes)
-        .map_err(|source| GptError::Io { action: "reading", sector, source })?;
+    disk.read_at(sector * sector_bytes, &mut bytes).map_err(|source| GptError::Io {
+        action: "reading",
+        sector,
+        source,
+    })?;
     if !bytes.starts_with(b"EFI PART") {
         return Err(GptError::NoHeader(sector));
     }
@@ -125,8 +135,11 @@ fn read_at(disk: &(impl Source + ?Sized), geometry: Geometry, sector: u64) -> Re
     let header = header(disk, geometry, sector)?;
     let entry_bytes = header.entry_bytes as usize;
     let mut bytes = vec![0; header.entry_count as usize * entry_bytes];
-    disk.read_at(header.entries_at * geometry.sector_bytes, &mut bytes)
-        .map_err(|source| GptError::Io { action: "reading", sector: header.entries_at, source })?;
+    disk.read_at(header.entries_at * geometry.sector_bytes, &mut bytes).map_err(|source| GptError::Io {
+        action: "reading",
+        sector: header.entries_at,
+        source,
+    })?;
     if crc32(&bytes) != header.entries_crc {
         return Err(damaged("the checksum of its entries is wrong"));
     }

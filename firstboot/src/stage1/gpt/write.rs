@@ -29,7 +29,12 @@ pub fn write(disk: &mut impl Storage, geometry: Geometry, table: &Table) -> Resu
     let crc = crc32(&entries[..table.entries.len() * table.entry_bytes as usize]);
 
     put(disk, geometry, end - entry_sectors, &entries)?;
-    put(disk, geometry, end, &header(table, geometry, crc, Place { own: end, other: 1, entries: end - entry_sectors }))?;
+    put(
+        disk,
+        geometry,
+        end,
+        &header(table, geometry, crc, Place { own: end, other: 1, entries: end - entry_sectors }),
+    )?;
     flush(disk, end)?;
 
     put(disk, geometry, 2, &entries)?;
@@ -47,8 +52,11 @@ struct Place {
 }
 
 fn put(disk: &mut impl Storage, geometry: Geometry, sector: u64, bytes: &[u8]) -> Result<(), GptError> {
-    disk.write_at(sector * geometry.sector_bytes, bytes)
-        .map_err(|source| GptError::Io { action: "writing", sector, source })
+    disk.write_at(sector * geometry.sector_bytes, bytes).map_err(|source| GptError::Io {
+        action: "writing",
+        sector,
+        source,
+    })
 }
 
 fn flush(disk: &mut impl Storage, sector: u64) -> Result<(), GptError> {
