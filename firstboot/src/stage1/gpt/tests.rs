@@ -54,7 +54,7 @@ fn image_table(sector_bytes: u64) -> (Table, Geometry) {
 }
 
 /// An image on a larger disk, and the disk's geometry.
-fn flashed_disk(sector_bytes: u64, mebibytes: u64) -> (Vec<u8>, Table, Geometry) {
+pub fn flashed_disk(sector_bytes: u64, mebibytes: u64) -> (Vec<u8>, Table, Geometry) {
     let (table, image) = image_table(sector_bytes);
     let mut disk = vec![0; usize::try_from(40 * MIB).unwrap()];
     write(&mut disk, image, &table).unwrap();
@@ -62,7 +62,7 @@ fn flashed_disk(sector_bytes: u64, mebibytes: u64) -> (Vec<u8>, Table, Geometry)
     (disk, table, geometry(sector_bytes, mebibytes))
 }
 
-fn fresh_ids() -> impl FnMut() -> Uuid {
+pub fn fresh_ids() -> impl FnMut() -> Uuid {
     let mut number = 100_u128;
     move || {
         number += 1;
@@ -131,6 +131,21 @@ fn a_disk_that_cannot_be_laid_out_is_refused_with_numbers() {
     other.entries.truncate(5);
     assert_eq!(layout::for_first_boot(&other, large, SLOT, fresh_ids()), Err(LayoutError::NoEntry));
     assert!(layout::for_first_boot(&image, large, u64::MAX, fresh_ids()).is_err(), "no overflow");
+}
+
+#[test]
+fn a_deleted_var_gets_its_place_back_and_ids_stay() {
+    let (_, image, geometry) = flashed_disk(512, 600);
+    let node = layout::for_first_boot(&image, geometry, SLOT, fresh_ids()).unwrap();
+    let mut without = node.clone();
+    without.entries[5] = None;
+    let again = layout::for_lost_var(&without, geometry, id(9)).unwrap();
+    assert_eq!(again.named("var").unwrap().1.id, id(9));
+    let mut expected = node.clone();
+    expected.entries[5].as_mut().unwrap().id = id(9);
+    assert_eq!(again, expected);
+    let small = super::tests::geometry(512, 200);
+    assert!(matches!(layout::for_lost_var(&without, small, id(9)), Err(LayoutError::NoRoomForVar { .. })));
 }
 
 /// A disk with a volatile cache that loses power: it takes at most so many sector writes, and of those since the

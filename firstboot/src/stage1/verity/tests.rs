@@ -5,7 +5,7 @@ use super::*;
 
 /// A tree as the format describes it, made level by level: the oracle for the checker where the real tool is not
 /// at hand. Gives the hash partition and the root hash.
-fn format(data: &[u8], salt: &[u8]) -> (Vec<u8>, [u8; 32]) {
+pub fn format(data: &[u8], salt: &[u8]) -> (Vec<u8>, [u8; 32]) {
     let digests = |blocks: &[u8]| -> Vec<[u8; 32]> {
         blocks
             .chunks(4096)
