@@ -44,6 +44,11 @@ pub enum DeviceMapperCommand {
     LoadTable,
 }
 
+/// The kernel's `_IOWR(DM_IOCTL, number, struct dm_ioctl)`.
+const fn device_mapper_ioctl(number: u8) -> Opcode {
+    opcode::read_write::<[u8; DM_HEADER_BYTES]>(DM_IOCTL_TYPE, number)
+}
+
 /// Asks the device mapper (`/dev/mapper/control`); the answer replaces the request.
 pub fn device_mapper(
     control: &File,
@@ -55,25 +60,21 @@ pub fn device_mapper(
     if u32::from_ne_bytes(size) as usize > request.0.len() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    // The kernel's `_IOWR(DM_IOCTL, n, struct dm_ioctl)`.
-    const fn number(group: u8) -> Opcode {
-        opcode::read_write::<[u8; DM_HEADER_BYTES]>(DM_IOCTL_TYPE, group)
-    }
     // SAFETY: the numbers are those of linux/dm-ioctl.h; the kernel accesses `data_size` bytes from the start of
     // the request, which was checked above to lie inside it; any bit pattern is a valid request.
     unsafe {
         match command {
             DeviceMapperCommand::Create => {
-                ioctl::ioctl(control, Updater::<{ number(3) }, DeviceMapperRequest>::new(request))
+                ioctl::ioctl(control, Updater::<{ device_mapper_ioctl(3) }, DeviceMapperRequest>::new(request))
             }
             DeviceMapperCommand::Remove => {
-                ioctl::ioctl(control, Updater::<{ number(4) }, DeviceMapperRequest>::new(request))
+                ioctl::ioctl(control, Updater::<{ device_mapper_ioctl(4) }, DeviceMapperRequest>::new(request))
             }
             DeviceMapperCommand::Resume => {
-                ioctl::ioctl(control, Updater::<{ number(6) }, DeviceMapperRequest>::new(request))
+                ioctl::ioctl(control, Updater::<{ device_mapper_ioctl(6) }, DeviceMapperRequest>::new(request))
             }
             DeviceMapperCommand::LoadTable => {
-                ioctl::ioctl(control, Updater::<{ number(9) }, DeviceMapperRequest>::new(request))
+                ioctl::ioctl(control, Updater::<{ device_mapper_ioctl(9) }, DeviceMapperRequest>::new(request))
             }
         }
     }

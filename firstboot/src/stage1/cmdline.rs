@@ -227,7 +227,7 @@ mod tests {
 
         #[test]
         fn what_is_quoted_comes_back(words in proptest::collection::vec(("[a-z]{1,8}", "[a-z ]{1,8}"), 0..8)) {
-            let line: String = words.iter().map(|(key, value)| format!("{key}=\"{value}\" ")).collect();
+            let line = words.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect::<Vec<_>>().join(" ");
             let expected: Vec<_> = words.into_iter().map(|(key, value)| (key, Some(value))).collect();
             proptest::prop_assert_eq!(split(&line), expected);
         }

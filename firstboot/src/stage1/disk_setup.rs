@@ -64,7 +64,7 @@ pub enum SetupError {
 pub struct Ready {
     /// Its table.
     pub table: Table,
-    /// Whether this is the node's first boot.
+    /// Whether this is the node's first boot: it has no state yet.
     pub first_boot: bool,
     /// Whether `var` got larger.
     pub grown: bool,
@@ -75,9 +75,14 @@ pub fn prepare(slot: &Slot, slot_bytes: u64) -> Result<Ready, SetupError> {
     let (disk, geometry) = (&slot.disk, slot.disk.geometry);
     let name = || disk.name.clone();
     let table = &slot.found.table;
-    let first_boot = table.named("var").is_none();
-    let (wanted, grown) = if first_boot {
-        let planned = layout::for_first_boot(table, geometry, slot_bytes, random_id);
+    let new_var = table.named("var").is_none();
+    let first_boot = new_var && table.named("root-b").is_none();
+    let (wanted, grown) = if new_var {
+        let planned = if first_boot {
+            layout::for_first_boot(table, geometry, slot_bytes, random_id)
+        } else {
+            layout::for_lost_var(table, geometry, random_id())
+        };
         (Some(planned.map_err(|source| SetupError::Layout { disk: name(), source })?), false)
     } else if let Some(larger) = layout::for_grown_disk(table, geometry) {
         (Some(larger), true)
@@ -93,7 +98,7 @@ pub fn prepare(slot: &Slot, slot_bytes: u64) -> Result<Ready, SetupError> {
         Some(wanted) => {
             let io = |step| move |source| SetupError::Io { disk: disk.name.clone(), step, source };
             let mut file = disk.open_to_write().map_err(io("opening it to write its partition table"))?;
-            if first_boot {
+            if new_var {
                 zero_new_var(&mut file, geometry, &wanted).map_err(io("clearing the place of partition var"))?;
             }
             gpt::write(&mut file, geometry, &wanted).map_err(|source| SetupError::Table { disk: name(), source })?;
@@ -101,7 +106,7 @@ pub fn prepare(slot: &Slot, slot_bytes: u64) -> Result<Ready, SetupError> {
             wanted
         }
     };
-    Ok(Ready { table, first_boot, grown })
+    Ok(Ready { table, first_boot: new_var, grown })
 }
 
 fn zero_new_var(disk: &mut impl Storage, geometry: Geometry, table: &Table) -> io::Result<()> {

@@ -110,6 +110,14 @@ impl Disk {
 }
 
 #[cfg(test)]
+impl Disk {
+    /// A disk for tests that never open it.
+    pub fn imaginary(name: &str, geometry: Geometry) -> Disk {
+        Disk { name: name.to_owned(), geometry, model: String::new(), directory: PathBuf::new() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

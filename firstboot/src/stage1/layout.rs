@@ -32,6 +32,12 @@ pub enum LayoutError {
         /// The bytes of a slot.
         slot: u64,
     },
+    /// There is no partition `var`, and no room for it.
+    #[error("there is no partition var, and only {} MiB behind the others for a new one, which needs {} MiB", .has >> 20, LEAST_VAR >> 20)]
+    NoRoomForVar {
+        /// The bytes there are.
+        has: u64,
+    },
     /// Something lies where a partition has to grow or to be made.
     #[error("partition {0} lies behind root-a, where the second slot has to go; flash the image again")]
     InTheWay(String),
@@ -44,7 +50,8 @@ pub enum LayoutError {
 }
 
 fn align_up(sector: u64, geometry: Geometry) -> u64 {
-    sector.next_multiple_of((ALIGNMENT / geometry.sector_bytes).max(1))
+    // A sector number too large to be aligned is too large for any disk.
+    sector.checked_next_multiple_of((ALIGNMENT / geometry.sector_bytes).max(1)).unwrap_or(u64::MAX)
 }
 
 /// The last sector that partitions can use once the backup table is at the disk's end: aligned, so that the disk's
@@ -74,12 +81,13 @@ pub fn for_first_boot(
     let var = align_up(root_b.saturating_add(slot), geometry);
     let (last_usable, var_end) = usable_end(table, geometry);
     let least_end = var.saturating_add(LEAST_VAR / geometry.sector_bytes);
-    if var_end < least_end {
-        let table_sectors = geometry.sectors - var_end.min(geometry.sectors);
+    if var_end + 1 < least_end {
+        // Behind the last partition are the entries and the header of the backup table.
+        let backup = table.entry_sectors(geometry.sector_bytes) + 1;
         return Err(LayoutError::TooSmall {
             has: geometry.sectors * geometry.sector_bytes,
-            needs: least_end.saturating_add(table_sectors).saturating_mul(geometry.sector_bytes),
-            slot: slot * geometry.sector_bytes,
+            needs: least_end.saturating_add(backup).saturating_mul(geometry.sector_bytes),
+            slot: slot.saturating_mul(geometry.sector_bytes),
         });
     }
 
@@ -94,25 +102,41 @@ pub fn for_first_boot(
             }
         }
     }
-    let mut partition = |name: &str, kind, first, last, attributes| Partition {
-        kind,
-        id: fresh(),
-        first,
-        last,
-        attributes,
-        name: name.to_owned(),
+    let mut partition = |name: &str, kind, first, sectors, attributes| {
+        let last = first + sectors - 1;
+        Partition { kind, id: fresh(), first, last, attributes, name: name.to_owned() }
     };
     let new = [
-        partition("verity-b", TYPE_ROOT_VERITY, verity_b, verity_b + verity.sectors() - 1, verity.attributes),
-        partition("root-b", TYPE_ROOT, root_b, root_b + slot - 1, root.attributes),
-        // stage1 mounts it, nothing else has to find it.
-        partition("var", TYPE_VAR, var, var_end, ATTRIBUTE_NO_AUTO),
+        partition("verity-b", TYPE_ROOT_VERITY, verity_b, verity.sectors(), verity.attributes),
+        partition("root-b", TYPE_ROOT, root_b, slot, root.attributes),
+        new_var(var, var_end, fresh()),
     ];
     let mut free = node.entries.iter_mut().skip(root_number as usize).filter(|entry| entry.is_none());
     for partition in new {
         *free.next().ok_or(LayoutError::NoEntry)? = Some(partition);
     }
     Ok(node)
+}
+
+/// The table of a node whose `var` was deleted: a new one, behind all that is there.
+pub fn for_lost_var(table: &Table, geometry: Geometry, id: Uuid) -> Result<Table, LayoutError> {
+    let behind = table.partitions().map(|(_, partition)| partition.last + 1).max().unwrap_or(table.first_usable);
+    let first = align_up(behind, geometry);
+    let (last_usable, last) = usable_end(table, geometry);
+    let least_end = first.saturating_add(LEAST_VAR / geometry.sector_bytes);
+    if last + 1 < least_end {
+        return Err(LayoutError::NoRoomForVar { has: (last + 1).saturating_sub(first) * geometry.sector_bytes });
+    }
+    let mut node = table.clone();
+    node.last_usable = last_usable;
+    let free = node.entries.iter_mut().find(|entry| entry.is_none()).ok_or(LayoutError::NoEntry)?;
+    *free = Some(new_var(first, last, id));
+    Ok(node)
+}
+
+/// stage1 mounts it, nothing else has to find it.
+fn new_var(first: u64, last: u64, id: Uuid) -> Partition {
+    Partition { kind: TYPE_VAR, id, first, last, attributes: ATTRIBUTE_NO_AUTO, name: "var".to_owned() }
 }
 
 /// The table with a larger `var`, when the disk has grown by enough and nothing lies behind `var`.

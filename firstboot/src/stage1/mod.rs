@@ -39,6 +39,7 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread::{self, JoinHandle};
 
 use rustix::process::getpid;
 use rustix::system::uname;
@@ -64,13 +65,12 @@ pub fn main() -> ExitCode {
         run_as_init()
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["-q", "--", name] => load_for_kernel(name),
-        _ => {
-            console::note("stage1 is the init of an Ingot initrd; it does nothing anywhere else");
-            ExitCode::from(2)
-        }
+    // The kernel calls its helper so.
+    if let ["-q", "--", name] = arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        return load_for_kernel(name);
     }
+    console::note("stage1 is the init of an Ingot initrd; it does nothing anywhere else");
+    ExitCode::from(2)
 }
 
 fn run_as_init() -> ! {
@@ -107,11 +107,7 @@ fn boot() -> Result<Infallible, Failure> {
 
     let mut modules = Modules::of_running_kernel(&line);
     let kernels_own_helper = become_module_helper();
-    for name in &settings.load {
-        if !modules.load(name) {
-            console::note(&format!("module {name} is not in the initrd, or does not load"));
-        }
-    }
+    let loader = load_meanwhile(modules.clone(), settings.load.clone());
     start::mount_firmware_variables(&mut modules);
 
     let slot = search::find_slot(&mut modules, &command_line)?;
@@ -121,6 +117,7 @@ fn boot() -> Result<Infallible, Failure> {
     );
     let ready = disk_setup::prepare(&slot, settings.slot_bytes).map_err(Failure::of(Code::VarFailed))?;
 
+    loader.join().map_err(|_| Failure { code: Code::Stage1Failed, text: "loading modules failed".to_owned() })?;
     let root = Path::new(ROOT);
     mount_root(&slot, &ready, &command_line, root)?;
     mount_var(&slot, &ready, root, &settings.image.id)?;
@@ -133,6 +130,17 @@ fn boot() -> Result<Infallible, Failure> {
     }
     console::status(Code::SwitchingRoot, &format!("{:.1} s after the kernel's start", start::uptime()));
     switch::into_root(root).map_err(Failure::of(Code::SwitchFailed))
+}
+
+/// Loads the modules that the root needs while the disk is searched for.
+fn load_meanwhile(mut modules: Modules, names: Vec<String>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for name in names {
+            if !modules.load(&name) {
+                console::note(&format!("module {name} is not in the initrd, or does not load"));
+            }
+        }
+    })
 }
 
 /// Makes this program the one that the kernel runs to load a module; gives the one that it was before.

@@ -61,7 +61,7 @@ fn verify(
     checker: &Checker<'_, Section<'_, fs::File>, Section<'_, fs::File>>,
     blocks: u64,
 ) -> Result<(), super::verity::CheckError> {
-    console::note(&format!("checking all {} MiB of the root", blocks * BLOCK >> 20));
+    console::note(&format!("checking all {} MiB of the root", (blocks * BLOCK) >> 20));
     let reported = AtomicU64::new(0);
     checker.check_all(&|done, total| {
         let tenth = done * 10 / total.max(1);

@@ -1,5 +1,6 @@
 //! The wait for the disk: loads what the devices need as they appear, until a disk holds the root.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ pub fn find_slot(modules: &mut Modules, line: &CommandLine) -> Result<Slot, Fail
         console::detail(&format!("the firmware booted from partition {id}"));
     }
     let uevents = Uevents::listen().map_err(Failure::of(Code::Stage1Failed))?;
-    load_for_all(modules);
+    let mut aliases = aliases_of_all();
     let start = Instant::now();
     let (mut next_report, mut candidate_since) = (REPORT_EVERY, None);
     loop {
@@ -61,20 +62,26 @@ pub fn find_slot(modules: &mut Modules, line: &CommandLine) -> Result<Slot, Fail
             console::note(&format!("waiting for the disk, {} s; {}", start.elapsed().as_secs(), describe(&looks)));
             next_report += REPORT_EVERY;
         }
-        let news = uevents.wait(TICK);
-        for alias in &news.aliases {
-            modules.load_for_device(alias);
+        // One device at a time, and a look after each: what comes after the disk can wait for the system's udev.
+        while let Some(alias) = aliases.pop_front() {
+            if modules.load_for_device(&alias) {
+                break;
+            }
         }
+        let news = uevents.wait(if aliases.is_empty() { TICK } else { Duration::ZERO });
+        // A new device hangs off one whose driver was just loaded: it is nearer to the disk than the rest.
+        news.aliases.into_iter().for_each(|alias| aliases.push_front(alias));
         if news.lost {
-            load_for_all(modules);
+            aliases = aliases_of_all();
         }
     }
 }
 
-fn load_for_all(modules: &mut Modules) {
-    for alias in devices::aliases_below(Path::new("/sys/devices")) {
-        modules.load_for_device(&alias);
-    }
+/// The aliases of all devices; virtual disks first, because nothing is faster to try.
+fn aliases_of_all() -> VecDeque<String> {
+    let mut aliases = devices::aliases_below(Path::new("/sys/devices"));
+    aliases.sort_by_key(|alias| !alias.starts_with("virtio:"));
+    aliases.into()
 }
 
 /// Which disks were seen, and what is on them.

@@ -73,15 +73,15 @@ fn parse_loader_partition(bytes: &[u8]) -> Option<Uuid> {
 
 /// Looks at every disk there is.
 pub fn look_at_all(root_hash: [u8; 32], loader: Option<Uuid>) -> Vec<Look> {
-    disks::list().into_iter().map(|disk| look_at(disk, root_hash, loader)).collect()
+    disks::list().into_iter().map(|disk| look_at(&disk, root_hash, loader)).collect()
 }
 
-fn look_at(disk: Disk, root_hash: [u8; 32], loader: Option<Uuid>) -> Look {
+fn look_at(disk: &Disk, root_hash: [u8; 32], loader: Option<Uuid>) -> Look {
     let mebibytes = (disk.geometry.sectors * disk.geometry.sector_bytes) >> 20;
     let model = if disk.model.is_empty() { String::new() } else { format!(" {}", disk.model) };
     let title = format!("{} ({mebibytes} MiB{model})", disk.name);
     let verdict = match disk.open() {
-        Ok(file) => examine(&file, &disk, root_hash, loader),
+        Ok(file) => examine(&file, disk, root_hash, loader),
         Err(error) => Verdict::Other(format!("cannot be opened: {error}")),
     };
     Look { title, verdict }
@@ -168,7 +168,7 @@ pub enum Choice {
 pub fn choose(looks: &[Look], firmware_named_one: bool, patience: Patience) -> Choice {
     let matches = || {
         looks.iter().filter_map(|look| match &look.verdict {
-            Verdict::Match(slot) => Some((look, slot)),
+            Verdict::Match(slot) => Some((look, slot.as_ref())),
             _ => None,
         })
     };
@@ -176,13 +176,12 @@ pub fn choose(looks: &[Look], firmware_named_one: bool, patience: Patience) -> C
     // One that is already a node's comes before one that was never booted.
     let mut all: Vec<_> = matches().collect();
     all.sort_by_key(|(_, slot)| slot.found.table.named("var").is_none());
-    let list =
-        |of: &[(&Look, &Box<Slot>)]| of.iter().map(|(look, _)| look.title.as_str()).collect::<Vec<_>>().join(", ");
+    let list = |of: &[(&Look, &Slot)]| of.iter().map(|(look, _)| look.title.as_str()).collect::<Vec<_>>().join(", ");
     match (on_boot_disk.as_slice(), all.as_slice()) {
-        ([(_, slot)], _) => return Choice::Boot((*slot).clone(), None),
+        ([(_, slot)], _) => return Choice::Boot(Box::new((*slot).clone()), None),
         ([(_, slot), ..], _) => {
             let warning = format!("several disks hold this image and the id of the boot disk: {}", list(&on_boot_disk));
-            return Choice::Boot((*slot).clone(), Some(warning));
+            return Choice::Boot(Box::new((*slot).clone()), Some(warning));
         }
         ([], [(_, slot), rest @ ..]) if !firmware_named_one || patience == Patience::Settled => {
             let warning = match (firmware_named_one, rest.is_empty()) {
@@ -192,7 +191,7 @@ pub fn choose(looks: &[Look], firmware_named_one: bool, patience: Patience) -> C
                 (false, false) => Some(format!("several disks hold this image: {}", list(&all))),
                 (false, true) => None,
             };
-            return Choice::Boot((*slot).clone(), warning);
+            return Choice::Boot(Box::new((*slot).clone()), warning);
         }
         _ => {}
     }
@@ -205,5 +204,91 @@ pub fn choose(looks: &[Look], firmware_named_one: bool, patience: Patience) -> C
     match corrupt {
         Some(reason) if all.is_empty() => Choice::Refuse(reason),
         _ => Choice::LookAgain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage1::gpt::tests::flashed_disk;
+    use crate::stage1::verity;
+
+    /// A flashed disk with a root; also its root hash and the id of its ESP.
+    fn disk_with_root() -> (Vec<u8>, Disk, [u8; 32], Uuid) {
+        let (mut content, table, geometry) = flashed_disk(512, 60);
+        let data: Vec<u8> = (0..300 * 4096).map(|at| u8::try_from(at % 241).unwrap()).collect();
+        let (hashes, root_hash) = verity::tests::format(&data, &[7; 32]);
+        for (name, bytes) in [("root-a", &data), ("verity-a", &hashes)] {
+            let start = usize::try_from(table.named(name).unwrap().1.first * 512).unwrap();
+            content[start..start + bytes.len()].copy_from_slice(bytes);
+        }
+        let esp = table.named("esp").unwrap().1.id;
+        (content, Disk::imaginary("vda", geometry), root_hash, esp)
+    }
+
+    fn looks(verdicts: Vec<(&str, Verdict)>) -> Vec<Look> {
+        verdicts.into_iter().map(|(title, verdict)| Look { title: title.to_owned(), verdict }).collect()
+    }
+
+    #[test]
+    fn a_slot_is_found_by_its_content() {
+        let (mut content, disk, root_hash, esp) = disk_with_root();
+        let Verdict::Match(slot) = examine(&content, &disk, root_hash, Some(esp)) else { panic!("no match") };
+        assert_eq!((slot.letter, slot.root, slot.verity, slot.is_boot_disk), ('a', 3, 2, true));
+        assert_eq!(slot.superblock.data_blocks, 300);
+        assert!(matches!(
+            examine(&content, &disk, [1; 32], None),
+            Verdict::Corrupt { is_boot_disk: false, reason } if reason.contains("root hash")
+        ));
+        let start = usize::try_from(slot.found.table.named("verity-a").unwrap().1.first * 512).unwrap();
+        // A tree that is larger than its partition.
+        content[start + 72 + 5] = 1;
+        assert!(matches!(
+            examine(&content, &disk, root_hash, None),
+            Verdict::Corrupt { reason, .. } if reason.contains("more than its partitions hold")
+        ));
+        content[start] = 0;
+        assert!(matches!(
+            examine(&content, &disk, root_hash, None),
+            Verdict::Corrupt { reason, .. } if reason.contains("no dm-verity superblock")
+        ));
+        assert!(matches!(examine(&vec![0; 60 << 20], &disk, root_hash, None), Verdict::Other(_)));
+    }
+
+    #[test]
+    fn the_firmwares_disk_is_waited_for_and_a_corrupt_one_is_told() {
+        let (content, disk, root_hash, esp) = disk_with_root();
+        let on = |loader| examine(&content, &disk, root_hash, loader);
+        let corrupt = |is_boot_disk| Verdict::Corrupt { is_boot_disk, reason: "bad".to_owned() };
+        let other = Verdict::Other("empty".to_owned());
+
+        let only_another = looks(vec![("vdb", on(Some(Uuid::nil()))), ("sda", other.clone())]);
+        assert!(matches!(choose(&only_another, true, Patience::Waiting), Choice::LookAgain));
+        assert!(matches!(choose(&only_another, true, Patience::Settled), Choice::Boot(_, Some(_))));
+        assert!(matches!(choose(&only_another, false, Patience::Waiting), Choice::Boot(_, None)));
+
+        let both = looks(vec![("vda", on(None)), ("vdb", on(Some(esp)))]);
+        let Choice::Boot(slot, None) = choose(&both, true, Patience::Waiting) else { panic!("not chosen") };
+        assert!(slot.is_boot_disk);
+        let twins = looks(vec![("vda", on(Some(esp))), ("vdb", on(Some(esp)))]);
+        assert!(matches!(choose(&twins, true, Patience::Waiting), Choice::Boot(_, Some(_))));
+
+        let bad_boot_disk = looks(vec![("vda", corrupt(true))]);
+        assert!(matches!(choose(&bad_boot_disk, true, Patience::Waiting), Choice::Refuse(text) if text == "vda: bad"));
+        let bad = looks(vec![("vda", corrupt(false)), ("vdb", other)]);
+        assert!(matches!(choose(&bad, false, Patience::Waiting), Choice::LookAgain));
+        assert!(matches!(choose(&bad, false, Patience::Settled), Choice::Refuse(_)));
+        assert!(matches!(choose(&[], false, Patience::Settled), Choice::LookAgain));
+    }
+
+    #[test]
+    fn the_loaders_variable_is_read() {
+        let text = "2084F1F3-E18C-4C81-B7EB-523A90BE33CD\0";
+        let mut bytes = vec![6, 0, 0, 0];
+        bytes.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+        let id = parse_loader_partition(&bytes).unwrap();
+        assert_eq!(id.to_string(), "2084f1f3-e18c-4c81-b7eb-523a90be33cd");
+        assert_eq!(parse_loader_partition(&bytes[..2]), None);
+        assert_eq!(parse_loader_partition(&[6, 0, 0, 0, 0xd8, 0xd8]), None);
     }
 }

@@ -20,8 +20,9 @@ pub fn mount_kernel_filesystems() -> io::Result<()> {
     for (kind, target, flags, options) in [
         ("proc", "/proc", safe, c""),
         ("sysfs", "/sys", safe, c""),
-        ("devtmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=755"),
-        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755"),
+        // The flags that systemd would use; it takes what it finds mounted.
+        ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=755"),
+        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755,size=20%,nr_inodes=800k"),
     ] {
         if let Err(error) = DirBuilder::new().recursive(true).mode(0o755).create(target) {
             return Err(io::Error::new(error.kind(), format!("making {target}: {error}")));

@@ -66,7 +66,7 @@ impl<S: Source + ?Sized> Source for Section<'_, S> {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
     impl Source for Vec<u8> {

@@ -69,8 +69,10 @@ pub fn mount_prepared(node: &Path, target: &Path, root: &Path) -> Result<Prepare
     let mut prepared = Prepared { made: false, checked: false, grown: false };
     let content = File::open(node).and_then(|file| ext4::probe(&file)).map_err(at("reading"))?;
     match content {
-        Content::Nothing => make(node, root)?,
-        Content::Ext4(Ext4 { is_untouched: true, .. }) => make(node, root)?,
+        Content::Nothing | Content::Ext4(Ext4 { is_untouched: true, .. }) => {
+            make(node, root)?;
+            prepared.made = true;
+        }
         Content::Ext4(Ext4 { has_errors, .. }) => {
             if has_errors {
                 check(node, root)?;
@@ -79,7 +81,6 @@ pub fn mount_prepared(node: &Path, target: &Path, root: &Path) -> Result<Prepare
         }
         Content::Other(content) => return Err(VarError::Foreign { path: node.to_owned(), content }),
     }
-    prepared.made = matches!(content, Content::Nothing | Content::Ext4(Ext4 { is_untouched: true, .. }));
 
     fs::create_dir_all(target).map_err(at("mounting"))?;
     let mut mounted = mount(node, target, "ext4", MountFlags::empty(), c"errors=remount-ro");

@@ -105,6 +105,16 @@ pub enum GptError {
     /// There is no table at this place.
     #[error("no GPT header in sector {0}")]
     NoHeader(u64),
+    /// There is one, for sectors of another size.
+    #[error(
+        "its partition table is for sectors of {table} bytes, and the disk has sectors of {disk}: use the image that is made for them"
+    )]
+    OtherSectorSize {
+        /// The disk's.
+        disk: u64,
+        /// The table's.
+        table: u64,
+    },
     /// There is one, and it is damaged or contradicts itself or the disk.
     #[error("GPT header in sector {sector}: {reason}")]
     Damaged {
@@ -120,15 +130,23 @@ pub enum GptError {
 
 /// CRC-32 as in IEEE 802.3, which GPT uses.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0_u32;
+        while byte < 256 {
+            let mut crc = byte;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+                bit += 1;
+            }
+            table[byte as usize] = crc;
+            byte += 1;
         }
-    }
-    !crc
+        table
+    };
+    !bytes.iter().fold(u32::MAX, |crc, &byte| crc >> 8 ^ TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)])
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

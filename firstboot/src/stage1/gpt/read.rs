@@ -36,7 +36,14 @@ pub fn read(disk: &(impl Source + ?Sized), geometry: Geometry) -> Result<Found, 
             return Ok(Found { table, from_primary: false, backup_is_whole: true });
         }
     }
-    Err(primary)
+    let mut signature = [0; 8];
+    let table = if geometry.sector_bytes == 512 { 4096 } else { 512 };
+    match primary {
+        GptError::NoHeader(_) if disk.read_at(table, &mut signature).is_ok() && signature == *b"EFI PART" => {
+            Err(GptError::OtherSectorSize { disk: geometry.sector_bytes, table })
+        }
+        primary => Err(primary),
+    }
 }
 
 struct Header {

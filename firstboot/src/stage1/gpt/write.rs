@@ -45,6 +45,7 @@ pub fn write(disk: &mut impl Storage, geometry: Geometry, table: &Table) -> Resu
 }
 
 /// The sectors of a header, of the other header, and of the entries.
+#[derive(Clone, Copy)]
 struct Place {
     own: u64,
     other: u64,

@@ -7,11 +7,12 @@
 mod index;
 mod pattern;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::system::{finit_module, uname};
@@ -22,14 +23,20 @@ use index::Index;
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel unpacks the module itself.
 const COMPRESSED: i32 = 4;
 
-/// The modules of the running kernel.
+/// The modules of the running kernel. Clones share what is known of the files, and may load at the same time from
+/// several threads: the kernel sorts out who was first.
+#[derive(Clone)]
 pub struct Modules {
+    known: Arc<Known>,
+    tried: BTreeSet<String>,
+    aliases_seen: BTreeSet<String>,
+}
+
+struct Known {
     directory: PathBuf,
     index: Index,
     blacklist: BTreeSet<String>,
-    parameters: std::collections::BTreeMap<String, String>,
-    tried: BTreeSet<String>,
-    aliases_seen: BTreeSet<String>,
+    parameters: BTreeMap<String, String>,
 }
 
 impl Modules {
@@ -45,50 +52,54 @@ impl Modules {
             &text("modules.builtin"),
         );
         let (blacklist, parameters) = cmdline::for_modules(command_line);
-        Modules { directory, index, blacklist, parameters, tried: BTreeSet::new(), aliases_seen: BTreeSet::new() }
+        let known = Arc::new(Known { directory, index, blacklist, parameters });
+        Modules { known, tried: BTreeSet::new(), aliases_seen: BTreeSet::new() }
     }
 
     /// Loads a module by name or alias. False when nothing by that name is built in or could be loaded.
     pub fn load(&mut self, name: &str) -> bool {
         let module = name.replace('-', "_");
-        if self.index.is_builtin(&module) {
+        if self.known.index.is_builtin(&module) {
             return true;
         }
-        if self.index.file(&module).is_some() {
+        if self.known.index.file(&module).is_some() {
             return self.load_module(&module);
         }
-        let modules: Vec<String> = self.index.for_alias(name).into_iter().map(str::to_owned).collect();
+        let modules: Vec<String> = self.known.index.for_alias(name).into_iter().map(str::to_owned).collect();
         // Of several implementations of one thing (crypto-crc32c), each that loads is welcome; one is enough.
-        modules.iter().fold(false, |loaded, module| self.load_module(module) || loaded)
+        modules.iter().filter(|module| self.load_module(module)).count() > 0
     }
 
-    /// Loads what drives a device, unless the device is of no use for finding a disk.
-    pub fn load_for_device(&mut self, alias: &str) {
+    /// Loads what drives a device, unless the device is of no use for finding a disk or its kind was met before.
+    /// True when there was something to try.
+    pub fn load_for_device(&mut self, alias: &str) -> bool {
         if !self.aliases_seen.insert(alias.to_owned()) || !may_lead_to_a_disk(alias) {
-            return;
+            return false;
         }
-        let modules: Vec<String> = self.index.for_alias(alias).into_iter().map(str::to_owned).collect();
+        let before = self.tried.len();
+        let modules: Vec<String> = self.known.index.for_alias(alias).into_iter().map(str::to_owned).collect();
         for module in modules {
-            if self.blacklist.contains(&module) {
+            if self.known.blacklist.contains(&module) {
                 console::detail(&format!("module {module} is blacklisted"));
             } else {
                 self.load_module(&module);
             }
         }
+        self.tried.len() > before
     }
 
     /// Loads a module after all that it needs. Each is tried once; a cycle therefore ends.
     fn load_module(&mut self, module: &str) -> bool {
-        if self.index.is_builtin(module) {
+        if self.known.index.is_builtin(module) {
             return true;
         }
         if !self.tried.insert(module.to_owned()) {
-            return self.is_loaded(module);
+            return is_loaded(module);
         }
-        let Some(file) = self.index.file(module).cloned() else {
+        let Some(file) = self.known.index.file(module).cloned() else {
             return false;
         };
-        let soft = self.index.soft(module);
+        let soft = self.known.index.soft(module);
         for name in &soft.before {
             self.load(name);
         }
@@ -113,20 +124,21 @@ impl Modules {
         loaded
     }
 
-    fn is_loaded(&self, module: &str) -> bool {
-        Path::new("/sys/module").join(module).exists()
-    }
-
     fn insert(&self, module: &str, path: &str) -> io::Result<()> {
-        let file = File::open(self.directory.join(path))?;
-        let parameters = self.parameters.get(module).map_or("", String::as_str);
+        let file = File::open(self.known.directory.join(path))?;
+        let parameters = self.known.parameters.get(module).map_or("", String::as_str);
         let parameters = CString::new(parameters).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let flags = if path.ends_with(".ko") { 0 } else { COMPRESSED };
+        let is_plain = Path::new(path).extension().is_some_and(|extension| extension == "ko");
+        let flags = if is_plain { 0 } else { COMPRESSED };
         match finit_module(&file, &parameters, flags) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_loaded(module: &str) -> bool {
+    Path::new("/sys/module").join(module).exists()
 }
 
 /// Network, display and sound devices need no driver to find a disk: the system's udev loads them later, when

@@ -111,4 +111,4 @@ pub struct Level {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
