@@ -95,8 +95,14 @@ impl Run<'_> {
             format!("not within {} s", limit.as_secs())
         };
         match &step.check {
-            Check::Power { power, disk_gib } => self.power(index, *power, *disk_gib),
-            Check::Stick(stick) => self.nodes[index].stick(*stick).map(|()| Found::good("")),
+            // A guest that cannot be acted on is a finding, with its log in the report, as one that does not answer.
+            Check::Power { power, disk_gib } => {
+                self.power(index, *power, *disk_gib).or_else(|error| Ok(Found::bad("", error.to_string())))
+            }
+            Check::Stick(stick) => match self.nodes[index].stick(*stick) {
+                Ok(()) => Ok(Found::good("")),
+                Err(error) => Ok(Found::bad("", error.to_string())),
+            },
             Check::Run { command, status, expect, matches } => {
                 let right = |got: i32, output: &str| {
                     wrong_with(got, output, *status, expect.as_deref(), matches.as_ref()).map_or(Ok(()), Err)
