@@ -57,11 +57,16 @@ pub struct Seen {
     pub dead: Option<String>,
     rest: Vec<u8>,
     origin: Option<Instant>,
+    /// Bytes of the log that are in here.
+    taken: u64,
+    /// Where the lines and the states since the power came on last begin.
+    boot: (usize, usize),
 }
 
 impl Seen {
     /// Takes more bytes of the log, read `seconds` after the guest was switched on.
     pub fn add(&mut self, bytes: &[u8], seconds: f64) {
+        self.taken += bytes.len() as u64;
         for &byte in bytes {
             if byte == b'\n' || self.rest.len() >= MAX_LINE {
                 self.end_line(seconds);
@@ -76,7 +81,7 @@ impl Seen {
         let line = strip(&std::mem::take(&mut self.rest));
         if let Some(status) = parse_status(&line, seconds) {
             let known = |seen: &Status| seen.code == status.code && seen.text == status.text;
-            if !self.states.last().is_some_and(known) {
+            if !self.recent_states().last().is_some_and(known) {
                 self.states.push(status);
             }
         }
@@ -108,6 +113,17 @@ impl Seen {
         self.origin.get_or_insert_with(Instant::now);
         self.dead = None;
         self.rest.clear();
+        self.boot = (self.lines.len(), self.states.len());
+    }
+
+    /// The lines since the power came on last.
+    pub fn recent_lines(&self) -> &[String] {
+        &self.lines[self.boot.0..]
+    }
+
+    /// The status codes since the power came on last.
+    pub fn recent_states(&self) -> &[Status] {
+        &self.states[self.boot.1..]
     }
 
     /// Seconds since the power came on first, to the millisecond.
@@ -163,6 +179,9 @@ pub fn parse_status(line: &str, seconds: f64) -> Option<Status> {
 }
 
 fn parse_death(line: &str) -> Option<String> {
+    if line.contains("BdsDxe: starting") && line.contains("EFI Internal Shell") {
+        return Some("the firmware found no system to boot on the disk and started its shell".to_owned());
+    }
     let marks = ["Kernel panic - not syncing", "BdsDxe: No bootable option or device was found"];
     let start = marks.iter().find_map(|mark| line.find(mark))?;
     Some(line[start..].trim_end().to_owned())
@@ -204,6 +223,12 @@ impl Console {
 
     /// The guest is switched on now: its times count from the first time that it is.
     pub fn power_on(&self) {
+        // What the log has already belongs to the time before; it is read within two intervals.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let length = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        while self.seen().taken < length && Instant::now() < deadline {
+            std::thread::sleep(INTERVAL);
+        }
         self.seen().power_on();
     }
 
@@ -273,10 +298,13 @@ mod tests {
     #[test]
     fn a_panic_is_recognised_and_forgotten_when_the_power_comes_back() {
         let mut seen = Seen::default();
-        seen.add(b"[    1.0] Kernel panic - not syncing: VFS: no root\r\n", 1.0);
+        seen.add(b"ingot: FB-050 switching-root: x\n[    1.0] Kernel panic - not syncing: VFS: no root\r\n", 1.0);
         assert_eq!(seen.dead.as_deref(), Some("Kernel panic - not syncing: VFS: no root"));
+        assert_eq!(seen.recent_states().len(), 1);
         seen.power_on();
         assert_eq!(seen.dead, None);
+        assert!(seen.recent_states().is_empty() && seen.recent_lines().is_empty());
+        assert_eq!(seen.states.len(), 1);
     }
 
     #[test]

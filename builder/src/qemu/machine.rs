@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::accel::Accelerator;
 use super::disk::Disk;
+use super::qmp::STICK;
 use super::scenario::{Bus, Medium};
 use super::switch::Port;
 
@@ -28,6 +29,8 @@ pub struct Machine {
     pub bus: Bus,
     /// The volume with the configuration.
     pub medium: Option<(Medium, PathBuf)>,
+    /// Whether a USB medium is in from the start.
+    pub stick: bool,
     /// Ports of switches, with the hardware address of the card there, in the order of the cards.
     pub cards: Vec<(Port, String)>,
     /// Hardware address of the card that carries ssh; none, no such card.
@@ -127,14 +130,21 @@ impl Machine {
                 .pair("-device", &format!("scsi-hd,bus=scsi0.0,serial=ingot0,{common}")),
             Bus::Nvme => line.pair("-device", &format!("nvme,serial=ingot0,{common}")),
             Bus::Ahci => line.pair("-device", "ide-hd,bus=ide.0,serial=ingot0,drive=disk0,bootindex=0"),
-            Bus::Usb => line.pair("-device", &format!("usb-storage,bus=xhci.0,serial=ingot0,{common}")),
+            // usb-storage before QEMU 8.2 ignores the sector size; its two halves do not.
+            Bus::Usb => line
+                .pair("-device", "usb-bot,bus=xhci.0,id=bot0")
+                .pair("-device", &format!("scsi-hd,bus=bot0.0,lun=0,serial=ingot0,{common}")),
         };
         if let Some((medium, file)) = &self.medium {
-            line.pair("-drive", &format!("if=none,id=medium0,cache=unsafe,format=raw,file={}", path(file)));
+            // A node of its own, so that it outlives the device when the stick is pulled out.
+            let node = format!("driver=raw,node-name=medium0,file.driver=file,file.filename={}", path(file));
+            line.pair("-blockdev", &node);
             match medium {
-                Medium::Usb => {
-                    line.pair("-device", "usb-storage,bus=xhci.0,drive=medium0,serial=ingot-stick,removable=on")
-                }
+                Medium::Usb if self.stick => line.pair(
+                    "-device",
+                    &format!("usb-storage,id={STICK},bus=xhci.0,drive=medium0,serial=ingot-stick,removable=on"),
+                ),
+                Medium::Usb => line,
                 Medium::Cidata => line.pair("-device", "virtio-blk-pci,drive=medium0,serial=ingot-cidata"),
             };
         }
@@ -201,6 +211,7 @@ mod tests {
             disk: Disk { path: "/w/a,b.qcow2".into(), format: "qcow2", sector: 4096 },
             bus,
             medium: Some((Medium::Usb, "/r/g.stick".into())),
+            stick: true,
             cards: vec![(
                 Port { guest: "/r/n.guest".into(), switch: "/r/n.switch".into() },
                 "52:54:00:00:00:01".into(),

@@ -14,6 +14,9 @@ const MAX_MESSAGE: u64 = 1024 * 1024;
 /// How long QEMU may take to answer: it answers between two slices of the guest's time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+/// The name of the stick's device.
+pub const STICK: &str = "stick0";
+
 /// Talking to QEMU failed.
 #[derive(Debug, Error)]
 pub enum QmpError {
@@ -111,6 +114,26 @@ impl Qmp {
     /// See [`QmpError`].
     pub fn screendump(&mut self, path: &Path) -> Result<(), QmpError> {
         self.execute("screendump", &json!({ "filename": path.display().to_string() })).map(drop)
+    }
+
+    /// Puts the stick in: the USB device of the medium that the machine was started with.
+    ///
+    /// # Errors
+    /// See [`QmpError`]; also where it is in already.
+    pub fn plug_stick(&mut self) -> Result<(), QmpError> {
+        let device = json!({
+            "driver": "usb-storage", "id": STICK, "bus": "xhci.0", "drive": "medium0",
+            "serial": "ingot-stick", "removable": true,
+        });
+        self.execute("device_add", &device).map(drop)
+    }
+
+    /// Pulls the stick out.
+    ///
+    /// # Errors
+    /// See [`QmpError`]; also where it is not in.
+    pub fn pull_stick(&mut self) -> Result<(), QmpError> {
+        self.execute("device_del", &json!({ "id": STICK })).map(drop)
     }
 
     /// Presses the power button.

@@ -16,6 +16,8 @@ use crate::progress::Progress;
 
 pub(super) mod node;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use node::{Node, Wiring};
 

@@ -34,7 +34,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use step::{Check, Power, Step};
+pub use step::{Check, Power, Step, Stick};
 
 /// What is wrong with a scenario file.
 #[derive(Debug, Error)]
@@ -120,6 +120,9 @@ pub struct Guest {
     /// Bits to flip on the disk before the first boot.
     #[serde(default)]
     pub flip_bit: Vec<FlipBit>,
+    /// Whether the USB medium is in from the start; otherwise a step with `stick = "in"` puts it in.
+    #[serde(default = "default_true")]
+    pub stick: bool,
     /// Whether it runs from the start; otherwise a step with `power = "on"` starts it.
     #[serde(default = "default_true")]
     pub start: bool,

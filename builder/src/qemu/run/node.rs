@@ -10,7 +10,7 @@ use crate::qemu::console::Console;
 use crate::qemu::guest::Running;
 use crate::qemu::launcher::Launcher;
 use crate::qemu::machine::{Machine, Serial};
-use crate::qemu::scenario::{Guest, Medium, SSH_NETWORK, Scenario};
+use crate::qemu::scenario::{Guest, Medium, SSH_NETWORK, Scenario, Stick};
 use crate::qemu::ssh::Key;
 use crate::qemu::switch::{Port, Switch};
 use crate::qemu::variables::{VariableError, Variables};
@@ -125,6 +125,7 @@ impl<'a> Node<'a> {
             disk,
             bus: guest.bus,
             medium,
+            stick: guest.stick,
             cards: wiring.cards(guest),
             ssh_mac: Some(guest.mac(SSH_NETWORK)),
             internet: false,
@@ -161,6 +162,15 @@ impl<'a> Node<'a> {
     pub fn switch_off(&mut self) -> Result<(), QemuError> {
         self.notice_end();
         self.running.take().map_or(Ok(()), Running::cut)
+    }
+
+    /// Puts the configuration stick in or pulls it out; it stays so when the power is cut and comes back.
+    pub fn stick(&mut self, stick: Stick) -> Result<(), QemuError> {
+        self.machine.stick = stick == Stick::In;
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let qmp = running.control()?;
+        let done = if self.machine.stick { qmp.plug_stick() } else { qmp.pull_stick() };
+        done.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })
     }
 
     /// Makes the disk larger; the guest must be off.

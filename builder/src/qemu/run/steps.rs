@@ -95,7 +95,14 @@ impl Run<'_> {
             format!("not within {} s", limit.as_secs())
         };
         match &step.check {
-            Check::Power { power, disk_gib } => self.power(index, *power, *disk_gib),
+            // A guest that cannot be acted on is a finding, with its log in the report, as one that does not answer.
+            Check::Power { power, disk_gib } => {
+                self.power(index, *power, *disk_gib).or_else(|error| Ok(Found::bad("", error.to_string())))
+            }
+            Check::Stick(stick) => match self.nodes[index].stick(*stick) {
+                Ok(()) => Ok(Found::good("")),
+                Err(error) => Ok(Found::bad("", error.to_string())),
+            },
             Check::Run { command, status, expect, matches } => {
                 let right = |got: i32, output: &str| {
                     wrong_with(got, output, *status, expect.as_deref(), matches.as_ref()).map_or(Ok(()), Err)
@@ -105,14 +112,15 @@ impl Run<'_> {
             Check::Console { pattern, without } => {
                 let find = |seen: &Seen| {
                     let unfinished = seen.unfinished();
-                    let line = seen.lines.iter().chain([&unfinished]).find(|line| pattern.is_match(line));
+                    let line = seen.recent_lines().iter().chain([&unfinished]).find(|line| pattern.is_match(line));
                     line.cloned()
                 };
                 let found = self.look(index, &find, deadline, &late, None);
                 Ok(self.reject(index, found, without))
             }
             Check::State { code, without, holds_seconds } => {
-                let find = |seen: &Seen| Some(seen.states.iter().find(|status| status.code == *code)?.to_string());
+                let find =
+                    |seen: &Seen| Some(seen.recent_states().iter().find(|status| status.code == *code)?.to_string());
                 let mut found = self.look(index, &find, deadline, &late, Some(*code));
                 if found.failure.is_none() && *holds_seconds > 0 {
                     found = self.holds(index, *code, Duration::from_secs(*holds_seconds));
@@ -169,7 +177,11 @@ impl Run<'_> {
                     Err(why) => Found::bad(output, why),
                 },
                 Ended::Unreachable(output) => {
-                    let why = format!("ssh did not get through: {}", output.trim());
+                    let why = if output.trim().is_empty() {
+                        "ssh failed and said nothing; a signal may have ended the command".to_owned()
+                    } else {
+                        format!("ssh did not get through: {}", output.trim())
+                    };
                     Found::bad(last.output, why)
                 }
                 Ended::Stopped(output) => Found::bad(output, "the command did not end"),
@@ -202,7 +214,7 @@ impl Run<'_> {
                 return Found::bad("", format!("{late}; {}", self.last_status(index)));
             }
             // A node may recover from a failure by itself, but it should say so soon.
-            let last = self.nodes[index].console.seen().states.last().filter(|s| s.is_failure()).cloned();
+            let last = self.nodes[index].console.seen().recent_states().last().filter(|s| s.is_failure()).cloned();
             match (last, &failing) {
                 (Some(status), Some((since, when))) if status == *since => {
                     if code.is_some() && when.elapsed() > GRACE * self.patience {
@@ -223,7 +235,7 @@ impl Run<'_> {
             if let Some(dead) = self.give_up(index) {
                 return Found::bad("", dead);
             }
-            let last = self.nodes[index].console.seen().states.last().cloned();
+            let last = self.nodes[index].console.seen().recent_states().last().cloned();
             match last {
                 Some(status) if status.code == code => {
                     if Instant::now() >= until {
@@ -240,7 +252,7 @@ impl Run<'_> {
     /// Turns a good find into a bad one where a code was reported that must not have been.
     fn reject(&self, index: usize, found: Found, without: &[u16]) -> Found {
         let seen = self.nodes[index].console.seen();
-        match seen.states.iter().find(|status| without.contains(&status.code)) {
+        match seen.recent_states().iter().find(|status| without.contains(&status.code)) {
             Some(status) if found.failure.is_none() => {
                 Found::bad(found.output, format!("the node also reported {status}"))
             }
@@ -262,7 +274,7 @@ impl Run<'_> {
     }
 
     fn last_status(&self, index: usize) -> String {
-        match self.nodes[index].console.seen().states.last() {
+        match self.nodes[index].console.seen().recent_states().last() {
             Some(status) => format!("the last status was {status}, after {:.1} s", status.seconds),
             None => "the node never reported a status".into(),
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::step::Written;
+use super::step::{Check, Written};
 use super::{Bus, Guest, Medium, SSH_NETWORK, Scenario, ScenarioError};
 
 #[derive(Deserialize)]
@@ -83,7 +83,12 @@ fn check(file: File, path: &Path) -> Result<Scenario, Problem> {
             let problem = format!("there is no guest {}; there are: {}", step.guest, names.join(", "));
             return Err((span, problem));
         }
-        steps.push(step.step().map_err(|problem| (span, problem))?);
+        let step = step.step().map_err(|problem| (span.clone(), problem))?;
+        let on_usb = |guest: &&Guest| guest.name == step.guest && guest.medium == Some(Medium::Usb);
+        if matches!(step.check, Check::Stick(_)) && !guests.iter().any(|guest| on_usb(&guest)) {
+            return Err((span, format!("guest {} has no USB medium to put in or pull out", step.guest)));
+        }
+        steps.push(step);
     }
     Ok(Scenario {
         name: file.name,
@@ -124,6 +129,9 @@ fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String>
     let anything = sources > 0 || !guest.files.is_empty();
     if anything && guest.medium.is_none() {
         return Err("has configuration but no medium that brings it; say medium = \"usb\" or \"cidata\"".into());
+    }
+    if !guest.stick && guest.medium != Some(Medium::Usb) {
+        return Err("stick = false is for a guest with medium = \"usb\"".into());
     }
     let taken = match guest.medium {
         Some(Medium::Usb) => "node.toml",

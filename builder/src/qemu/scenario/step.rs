@@ -30,14 +30,14 @@ pub enum Check {
         /// What its output must match (multi-line: `^` and `$` match at line ends).
         matches: Option<Regex>,
     },
-    /// A line on the serial console.
+    /// A line on the serial console, since the power came on last.
     Console {
         /// What a line must match.
         pattern: Regex,
         /// Codes that must not have been reported when it does.
         without: Vec<u16>,
     },
-    /// A status code.
+    /// A status code, reported since the power came on last.
     State {
         /// The code: 500 for `FB-500`.
         code: u16,
@@ -46,6 +46,8 @@ pub enum Check {
         /// How long it must then stay the last one reported, in seconds (not stretched where KVM does not work).
         holds_seconds: u64,
     },
+    /// The configuration stick is put in or pulled out.
+    Stick(Stick),
     /// Power.
     Power {
         /// What happens to it.
@@ -67,6 +69,16 @@ pub enum Power {
     Cycle,
 }
 
+/// What happens to the configuration stick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stick {
+    /// It is put in.
+    In,
+    /// It is pulled out.
+    Out,
+}
+
 /// A step as the file has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +94,7 @@ pub(super) struct Written {
     #[serde(default)]
     without: Vec<String>,
     holds_seconds: Option<u64>,
+    stick: Option<Stick>,
     power: Option<Power>,
     disk_gib: Option<u64>,
     within_seconds: Option<u64>,
@@ -93,9 +106,16 @@ const DEFAULT_WITHIN: u64 = 60;
 impl Written {
     /// The step, or what is wrong with it.
     pub(super) fn step(self) -> Result<Step, String> {
-        let kinds = [self.run.is_some(), self.console.is_some(), self.state.is_some(), self.power.is_some()];
+        let kinds = [
+            self.run.is_some(),
+            self.console.is_some(),
+            self.state.is_some(),
+            self.stick.is_some(),
+            self.power.is_some(),
+        ];
+        let acts = self.stick.is_some() || self.power.is_some();
         if kinds.iter().filter(|kind| **kind).count() != 1 {
-            return Err("a step has exactly one of: run, console, state, power".into());
+            return Err("a step has exactly one of: run, console, state, stick, power".into());
         }
         let only = |key: &str, given: bool, of: &str, allowed: bool| {
             if given && !allowed { Err(format!("{key} belongs to a step with {of}")) } else { Ok(()) }
@@ -106,7 +126,7 @@ impl Written {
         only("without", !self.without.is_empty(), "console or state", self.console.is_some() || self.state.is_some())?;
         only("holds_seconds", self.holds_seconds.is_some(), "state", self.state.is_some())?;
         only("disk_gib", self.disk_gib.is_some(), "power", self.power.is_some())?;
-        only("within_seconds", self.within_seconds.is_some(), "run, console or state", self.power.is_none())?;
+        only("within_seconds", self.within_seconds.is_some(), "run, console or state", !acts)?;
         let without = self.without.iter().map(|code| parse_code(code)).collect::<Result<Vec<_>, _>>()?;
         let (what, check) = if let Some(command) = self.run {
             let matches = self.matches.map(|text| pattern(&format!("(?m){text}"))).transpose()?;
@@ -118,13 +138,15 @@ impl Written {
         } else if let Some(code) = self.state {
             let holds_seconds = self.holds_seconds.unwrap_or(0);
             (code.clone(), Check::State { code: parse_code(&code)?, without, holds_seconds })
+        } else if let Some(stick) = self.stick {
+            (format!("stick {stick:?}").to_lowercase(), Check::Stick(stick))
         } else if let Some(power) = self.power {
             if power == Power::Cut && self.disk_gib.is_some() {
                 return Err("disk_gib grows the disk before it is switched on: use it with on or cycle".into());
             }
             (format!("power {power:?}").to_lowercase(), Check::Power { power, disk_gib: self.disk_gib })
         } else {
-            return Err("a step has exactly one of: run, console, state, power".into());
+            return Err("a step has exactly one of: run, console, state, stick, power".into());
         };
         Ok(Step {
             name: self.name.unwrap_or(what),
