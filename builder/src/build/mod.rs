@@ -97,6 +97,8 @@ pub struct Request<'a> {
     pub out: PathBuf,
     /// Forms beside the raw image.
     pub formats: Vec<Format>,
+    /// Logical sector size of the disk in place of the profile's; the image's name then ends in it.
+    pub sector_size: Option<u32>,
     /// The programs that run on the node.
     pub node: NodePrograms,
 }

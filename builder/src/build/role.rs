@@ -174,7 +174,12 @@ fn extension(format: Format) -> &'static str {
 /// Reads the lock and works out every key.
 pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, BuildError> {
     let lock = site.lock()?;
-    let profile = sets::load(site, role)?.profile;
+    let mut profile = sets::load(site, role)?.profile;
+    let mut name = role.replace('/', "-");
+    if let Some(sector_size) = request.sector_size.filter(|size| *size != profile.image.sector_size) {
+        profile.image.sector_size = sector_size;
+        name.push_str(&format!("-{sector_size}"));
+    }
     let set = sets::role_set(&profile);
     let packages = checked(&lock, &set.name, &set.inputs_hash(&profile.repositories)?)?;
     let mut container_sets = BTreeMap::new();
@@ -218,6 +223,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
         .part("install", &install)
         .part("modules", as_json(&profile.kernel.initrd_modules))
         .part("stage1", stage1)
+        .part("slot", profile.image.slot_mib.to_string())
         .part("seal", &seal)
         .finish();
     let image = Key::new("image", 1)
@@ -230,7 +236,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
     let id = Uuid::new_v5(&NAMESPACE, seal.as_bytes());
     let version = format!("{}-{}", date(packages.date), &seal[..8]);
     Ok(RolePlan {
-        name: role.replace('/', "-"),
+        name,
         keys: Keys { tools: tools_key, install, containers: container_keys, seal, kernel, image },
         profile,
         packages,
@@ -281,6 +287,8 @@ fn without_paths(profile: &Profile) -> Profile {
             *path = PathBuf::new();
         }
     }
+    // The root is the same whatever the disk that it goes on.
+    profile.image.sector_size = 512;
     // Facts for tests do not change the image.
     profile.qemu = crate::profile::QemuFacts { memory_mib: 0, cpus: 0, disk_gib: 0 };
     profile
