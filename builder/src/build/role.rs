@@ -191,7 +191,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
     let tools_set = checked(&lock, &tools.name, &tools.inputs_hash(&tools_profile.repositories)?)?;
     let (firstboot, stage1) = request.node.hashes()?;
 
-    let tools_key = Key::new("tools", 1).part("packages", hashes(&tools_set)).finish();
+    let tools_key = Key::new("tools", 2).part("packages", hashes(&tools_set)).finish();
     let options = &profile.packages;
     let install = Key::new("install", 2)
         .part("packages", hashes(&packages))
