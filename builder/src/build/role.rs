@@ -20,7 +20,7 @@ use crate::lock::{Lock, LockedSet};
 use crate::profile::{Container, FileContent, Profile};
 use crate::progress::Progress;
 use crate::publish;
-use crate::root::{RootPackage, containers, content, install, order, provided, seal};
+use crate::root::{RootPackage, containers, content, install, make_root, order, provided, seal};
 use crate::store::{Fetch, Store};
 use crate::tools::Tools;
 
@@ -513,7 +513,7 @@ impl Build<'_> {
                             .map(|s| s.packages.iter().map(|p| self.store().path(&p.sha256)).collect())
                             .unwrap_or_default();
                         let root = scratch.join("root");
-                        fs::create_dir(&root).map_err(BuildError::io(&root))?;
+                        make_root(&root)?;
                         let input = containers::FromPackages {
                             reference,
                             debs: &debs,
@@ -538,7 +538,8 @@ impl Build<'_> {
         let plan = self.plan;
         self.site.cache.produce("roots", &plan.keys.seal, |scratch| {
             let merged = scratch.join("merged");
-            for name in ["upper", "work", "merged"] {
+            make_root(&scratch.join("upper"))?;
+            for name in ["work", "merged"] {
                 let path = scratch.join(name);
                 fs::create_dir(&path).map_err(BuildError::io(&path))?;
             }

@@ -89,6 +89,16 @@ impl RootError {
     }
 }
 
+/// Makes a directory that will be the `/` of an image, or the layer over one.
+///
+/// Where it is made must not show: a set-group-id directory hands its group and that bit down to what is made in it.
+pub fn make_root(path: &Path) -> Result<(), RootError> {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    std::fs::create_dir_all(path).map_err(RootError::io(path))?;
+    chown(path, Some(0), Some(0)).map_err(RootError::io(path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(RootError::io(path))
+}
+
 /// A package to be installed.
 #[derive(Debug, Clone)]
 pub struct RootPackage {
