@@ -54,7 +54,13 @@ impl Build<'_> {
         })
     }
 
-    pub(super) fn image(&self, _tree: &Path, sealed: &Path, kernel: &Path, prepared: &Prepared) -> Result<Built, BuildError> {
+    pub(super) fn image(
+        &self,
+        _tree: &Path,
+        sealed: &Path,
+        kernel: &Path,
+        prepared: &Prepared,
+    ) -> Result<Built, BuildError> {
         let plan = self.plan;
         let out = &self.request.out;
         fs::create_dir_all(out).map_err(BuildError::io(out))?;

@@ -243,4 +243,3 @@ fn checked(lock: &Lock, name: &str, inputs: &str) -> Result<LockedSet, BuildErro
     set.check(inputs)?;
     Ok(set)
 }
-
