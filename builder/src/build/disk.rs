@@ -54,13 +54,7 @@ impl Build<'_> {
         })
     }
 
-    pub(super) fn image(
-        &self,
-        _tree: &Path,
-        sealed: &Path,
-        kernel: &Path,
-        prepared: &Prepared,
-    ) -> Result<Built, BuildError> {
+    pub(super) fn image(&self, sealed: &Path, kernel: &Path, prepared: &Prepared) -> Result<Built, BuildError> {
         let plan = self.plan;
         let out = &self.request.out;
         fs::create_dir_all(out).map_err(BuildError::io(out))?;
@@ -128,7 +122,22 @@ impl Build<'_> {
         })?;
         drop(task);
         let outputs = self.publish(&disk)?;
-        let manifest = Manifest {
+        let manifest = self.manifest(information, uki_info, &disk, outputs, prepared);
+        let path = out.join(format!("{}.manifest.json", plan.name));
+        manifest.write(&path)?;
+        Ok(Built { role: plan.profile.role.clone(), manifest: path, raw, sha256: disk.sha256, unchanged: false })
+    }
+
+    fn manifest(
+        &self,
+        information: Sealed,
+        uki: UkiInfo,
+        disk: &disk::DiskImage,
+        outputs: BTreeMap<String, Output>,
+        prepared: &Prepared,
+    ) -> Manifest {
+        let plan = self.plan;
+        Manifest {
             schema: crate::image::manifest::SCHEMA,
             image: ImageInfo {
                 role: plan.profile.role.clone(),
@@ -172,13 +181,10 @@ impl Build<'_> {
                 salt: information.salt,
                 hash_bytes: information.hash_bytes,
             },
-            uki: uki_info,
+            uki,
             layout: disk.layout.clone(),
             outputs,
-        };
-        let path = out.join(format!("{}.manifest.json", plan.name));
-        manifest.write(&path)?;
-        Ok(Built { role: plan.profile.role.clone(), manifest: path, raw, sha256: disk.sha256, unchanged: false })
+        }
     }
 
     fn publish(&self, disk: &disk::DiskImage) -> Result<BTreeMap<String, Output>, BuildError> {

@@ -64,7 +64,7 @@ pub fn build(
     let containers = build.containers()?;
     let sealed = build.seal(&tree, &containers, &prepared.tools)?;
     let kernel = build.kernel(&tree)?;
-    build.image(&tree, &sealed, &kernel, &prepared)
+    build.image(&sealed, &kernel, &prepared)
 }
 
 pub(super) struct Build<'a> {
@@ -210,7 +210,7 @@ impl Build<'_> {
                 let path = scratch.join(name);
                 fs::create_dir(&path).map_err(BuildError::io(&path))?;
             }
-            let _mounted = Overlay::mount(tree, scratch)?;
+            let mounted = Overlay::mount(tree, scratch)?;
             let task = self.progress.start("sealing the root", None);
             let content = content::Content {
                 profile: &plan.profile,
@@ -260,7 +260,7 @@ impl Build<'_> {
             };
             let path = scratch.join("sealed.json");
             fs::write(&path, as_json(&sealed)).map_err(BuildError::io(&path))?;
-            drop(_mounted);
+            drop(mounted);
             for name in ["upper", "work", "merged"] {
                 let path = scratch.join(name);
                 fs::remove_dir_all(&path).map_err(BuildError::io(&path))?;

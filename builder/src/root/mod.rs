@@ -37,21 +37,11 @@ pub enum RootError {
         /// Why not.
         source: std::io::Error,
     },
-    /// An entry of a package.
-    #[error("cannot unpack {entry} of {}: {source}", .package.display())]
-    Unpack {
-        /// The package.
-        package: PathBuf,
-        /// The entry.
-        entry: String,
-        /// Why not.
-        source: std::io::Error,
-    },
     /// A package in the store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The image's dpkg failed, usually in a maintainer script.
-    #[error("installing packages failed{}{action}:\n{tail}\nthe tree is kept in {}", in_package(.package), .tree.display())]
+    #[error("installing packages failed{}{action}:\n{tail}\nthe tree is kept in {}", in_package(.package.as_deref()), .tree.display())]
     Package {
         /// The package, if dpkg named one.
         package: Option<String>,
@@ -78,8 +68,8 @@ pub enum RootError {
     Lint(Vec<String>),
 }
 
-fn in_package(package: &Option<String>) -> String {
-    package.as_ref().map(|name| format!(" in package {name}")).unwrap_or_default()
+fn in_package(package: Option<&str>) -> String {
+    package.map(|name| format!(" in package {name}")).unwrap_or_default()
 }
 
 impl RootError {

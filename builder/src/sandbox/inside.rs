@@ -192,9 +192,9 @@ fn build_root(spec: &Spec) -> io::Result<()> {
             (Mount::Bind { inside, read_only, .. }, Source::Bind { fd, directory }) => {
                 let target = below(new_root, inside)?;
                 if *directory {
-                    make_directory(&target)?
+                    make_directory(&target)?;
                 } else {
-                    make_file(&target)?
+                    make_file(&target)?;
                 }
                 bind(&fd_path(fd), &target, *read_only)?;
             }
