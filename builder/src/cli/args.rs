@@ -86,6 +86,9 @@ pub struct BuildArgs {
     /// Forms to write beside the raw image: raw.zst, qcow2
     #[arg(long, value_delimiter = ',', default_value = "raw", value_name = "FORM")]
     pub output: Vec<crate::build::Format>,
+    /// Logical sector size of the disk, 512 or 4096, in place of the profile's
+    #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
+    pub sector_size: Option<String>,
     /// Directory of the static programs for the node
     #[arg(long, env = "INGOT_NODE_PROGRAMS", value_name = "DIR")]
     pub node_programs: Option<PathBuf>,

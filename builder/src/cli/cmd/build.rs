@@ -34,6 +34,7 @@ pub fn run(global: &Global, arguments: &BuildArgs, printer: &Printer) -> Result<
         roles: &arguments.roles,
         out: arguments.out.clone(),
         formats: arguments.output.clone(),
+        sector_size: arguments.sector_size.as_ref().and_then(|size| size.parse().ok()),
         node: NodePrograms::find(arguments.node_programs.as_deref())?,
     };
     let mut plans = Vec::new();
