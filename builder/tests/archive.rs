@@ -105,7 +105,9 @@ fn a_lock_older_than_the_profile_is_refused() {
     context.build(&["--plan"]).failed(2, &["there is no lock", "ingot lock"]);
     context.lock().succeeded();
     context.write_role("[packages]\ninclude = [\"hello\", \"more\"]\n");
-    context.build(&["--plan"]).failed(2, &["the lock is older than the profile of `site/node@debian-13`", "ingot lock"]);
+    context
+        .build(&["--plan"])
+        .failed(2, &["the lock is older than the profile of `site/node@debian-13`", "ingot lock"]);
     context.ingot(&["lock", "--check", "site/node"]).failed(1, &["ingot.lock is out of date"]);
     context.lock().succeeded();
     context.build(&["--plan"]).succeeded();

@@ -226,7 +226,8 @@ impl Archive {
         let hash = hex(&index);
         #[allow(clippy::disallowed_methods)] // signatures and dates are checked against the time of day
         let now = SystemTime::now();
-        let mut release = format!("Origin: Test\nSuite: test\nCodename: test\nArchitectures: amd64\nComponents: main\n");
+        let mut release =
+            format!("Origin: Test\nSuite: test\nCodename: test\nArchitectures: amd64\nComponents: main\n");
         writeln!(release, "Date: {}", rfc2822(now - Duration::from_secs(60))).unwrap();
         if let Some(seconds) = how.valid_for {
             let span = Duration::from_secs(seconds.unsigned_abs());
