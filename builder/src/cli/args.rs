@@ -29,7 +29,7 @@ pub struct Global {
     /// Build on this base in place of the roles' own: debian-13, ubuntu-24.04
     #[arg(long, global = true, env = "INGOT_BASE", value_name = "BASE")]
     pub base: Option<String>,
-    /// Fetch a repository from here; INGOT_MIRROR_<NAME> does the same
+    /// Fetch a repository from here; `INGOT_MIRROR_<NAME>` does the same
     #[arg(long, global = true, value_name = "NAME=URL", value_parser = mirror)]
     pub mirror: Vec<(String, String)>,
     /// Fetch nothing: use what the cache has, or fail

@@ -79,4 +79,3 @@ fn scenario(site: &Site, what: &str) -> Result<Scenario, Failure> {
     );
     Scenario::parse(&text, Path::new(what)).map_err(Failure::input)
 }
-
