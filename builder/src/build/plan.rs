@@ -191,12 +191,14 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
         .part("date", packages.date.to_string())
         .finish();
     let mut container_keys = BTreeMap::new();
-    for (name, container) in &profile.containers {
+    let relocatable = without_paths(&profile);
+    for name in profile.containers.keys() {
         let packages = container_sets.get(name).map(hashes).unwrap_or_default();
-        let key = Key::new("container", 1)
-            .part("container", as_json(container))
+        let key = Key::new("container", 2)
+            .part("container", as_json(&relocatable.containers.get(name)))
             .part("packages", packages)
-            .part("date", profile.base.architecture.as_str())
+            .part("architecture", profile.base.architecture.as_str())
+            .part("date", container_sets.get(name).map_or_else(String::new, |set| set.date.to_string()))
             .finish();
         container_keys.insert(name.clone(), key);
     }
@@ -204,7 +206,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
         .part("install", &install)
         .part("tools", &tools_key)
         .part("containers", as_json(&container_keys))
-        .part("profile", as_json(&without_paths(&profile)))
+        .part("profile", as_json(&relocatable))
         .part("overlays", overlays_key(&profile)?)
         .part("files", files_key(&profile)?)
         .part("firstboot", firstboot);

@@ -186,7 +186,7 @@ impl Build<'_> {
                             debs: &debs,
                             command,
                             files,
-                            epoch: self.epoch(),
+                            epoch: set.map_or_else(|| self.epoch(), |set| set.date),
                             architecture: &self.plan.profile.base.architecture,
                         };
                         containers::from_packages(&input, &root, &out, self.site.jobs, self.progress)?;

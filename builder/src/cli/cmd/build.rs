@@ -49,7 +49,7 @@ pub fn run(global: &Global, arguments: &BuildArgs, printer: &Printer) -> Result<
                 print(&format!("{role} on {}", plan.profile().base.id));
                 for step in steps {
                     let state = if step.cached { "cached" } else { "to do" };
-                    print(&format!("  {:<10} {state}  {}  {}", step.name, &step.key[..12], step.what));
+                    print(&format!("  {:<10} {state:<6}  {}  {}", step.name, &step.key[..12], step.what));
                 }
             }
             continue;
