@@ -1,0 +1,85 @@
+"""Boots images in QEMU without hardware virtualisation and watches the serial line."""
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+
+from measure import Failure, run, say, start, stop
+
+CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
+LOGIN = rb"\blogin: "
+
+
+class Machine:
+    """A virtual machine, the same for every image: 2 processors, 2 GiB, a virtio disk, UEFI, no network outside."""
+
+    def __init__(self, tree, work):
+        self.tree, self.work, self.log = tree, work, work / "log"
+        self.run_directory = work / "run" / "machine"
+
+    def boot(self, label, image, until, grow=None, medium=None, limit=600):
+        """Boots `image`, which is not changed, until every pattern of `until` has come: `{name: pattern}`.
+
+        Gives seconds since QEMU was started: `{name: seconds}`."""
+        shutil.rmtree(self.run_directory, ignore_errors=True)
+        self.run_directory.mkdir(parents=True)
+        disk, variables = self.run_directory / "disk.qcow2", self.run_directory / "vars.fd"
+        shutil.copy(self.tree.root / "usr/share/OVMF/OVMF_VARS_4M.fd", variables)
+        make = ["qemu-img", "create", "-f", "qcow2", "-F", "raw", "-b", self.tree.inside(image), self.tree.inside(disk)]
+        run(self.tree.command(*make, *([grow] if grow else [])), self.log / f"boot-{label}-disk.log")
+        code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+        words = [
+            "qemu-system-x86_64", "-machine", "q35,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max",
+            "-smp", "2", "-m", "2048", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={self.tree.inside(variables)}",
+            "-drive", f"if=none,id=disk0,format=qcow2,cache=unsafe,file={self.tree.inside(disk)}",
+            "-device", "virtio-blk-pci,drive=disk0,bootindex=0",
+            "-device", "virtio-rng-pci",
+            "-nic", "user,model=virtio-net-pci,restrict=on",
+            "-serial", "stdio",
+        ]  # fmt: skip
+        if medium:
+            words += ["-drive", f"if=none,id=stick,format=raw,readonly=on,file={self.tree.inside(medium)}"]
+            words += ["-device", "qemu-xhci", "-device", "usb-storage,drive=stick"]
+        return self._watch(label, self.tree.command(*words), until, limit)
+
+    def _watch(self, label, command, until, limit):
+        log = self.log / f"boot-{label}.log"
+        begin, text, found = time.monotonic(), b"", {}
+        process = start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            while len(found) < len(until):
+                left = begin + limit - time.monotonic()
+                ready, _, _ = select.select([process.stdout], [], [], max(left, 0))
+                chunk = os.read(process.stdout.fileno(), 65536) if ready else b""
+                if not chunk:
+                    why = "the machine ended" if ready else f"{limit} s passed"
+                    lacking = ", ".join(name for name in until if name not in found)
+                    tail = CONTROL.sub(b"", text)[-1500:].decode(errors="replace")
+                    raise Failure(f"booting {label}: {why} without {lacking}; all it said is in {log}:\n{tail}")
+                text += chunk
+                plain = CONTROL.sub(b"", text)
+                for name, pattern in until.items():
+                    if name not in found and re.search(pattern, plain):
+                        found[name] = time.monotonic() - begin
+                        say(f"{label}: {name} after {found[name]:.1f} s")
+        finally:
+            stop(process)
+            log.write_bytes(text)
+        return found
+
+
+def stick(tree, path, files):
+    """A USB volume `INGOT` with these files: `{name: text}`."""
+    source = path.with_suffix(".files")
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir(parents=True)
+    for name, text in files.items():
+        (source / name).write_text(text)
+    path.unlink(missing_ok=True)
+    script = 'mkfs.vfat -C -n INGOT "$1" 16384; mcopy -i "$1" "$2"/* ::'
+    run(tree.shell(script, tree.inside(path), tree.inside(source)), path.with_suffix(".log"))
