@@ -118,9 +118,11 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key for a kind of result. `version` changes whenever the way that it is made changes.
+    /// A key for a kind of result. `version` changes whenever the way that it is made changes; another release of Ingot
+    /// trusts no result of this one.
     pub fn new(kind: &str, version: u32) -> Self {
-        Self::default().part("kind", kind).part("version", version.to_string())
+        let release = env!("CARGO_PKG_VERSION");
+        Self::default().part("ingot", release).part("kind", kind).part("version", version.to_string())
     }
 
     /// One more part.

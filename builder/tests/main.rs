@@ -4,4 +4,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // and why it was passed over by printing
 
 mod archive;
+mod build;
 mod context;
+mod determinism;
+mod full_disk;
+mod install;
+mod interruption;
+mod json;

@@ -58,6 +58,17 @@ impl Build<'_> {
         let plan = self.plan;
         let out = &self.request.out;
         fs::create_dir_all(out).map_err(BuildError::io(out))?;
+        // Of two builds that write the same image at once the second waits, and finds it done.
+        let _lock = crate::cache::lock(&out.join(format!(".{}.lock", plan.name)))?;
+        if let Some(done) = plan.finished(out, &self.request.formats) {
+            return Ok(done);
+        }
+        // An old manifest beside a new image would be believed if this build were interrupted.
+        let manifest = out.join(format!("{}.manifest.json", plan.name));
+        match fs::remove_file(&manifest) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(BuildError::io(&manifest)(error)),
+            _ => {}
+        }
         let information: Sealed = read_json(&sealed.join("sealed.json"))?;
         let kernel_information: KernelInformation = read_json(&kernel.join("kernel.json"))?;
         let task = self.progress.start("assembling the image", None);

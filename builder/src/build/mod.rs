@@ -162,6 +162,11 @@ pub enum BuildError {
     Program { what: String, source: crate::process::ProcessError },
     #[error("{}: {source}", .path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{source}\nthe file system of {} is full ({} MiB free): make room there, or choose another with {option} DIR",
+        .place.display(), .available >> 20
+    )]
+    Full { source: Box<Self>, place: PathBuf, available: u64, option: &'static str },
     /// The role's own settings do not go together with something found during the build.
     #[error("{0}")]
     Input(String),
@@ -170,6 +175,23 @@ pub enum BuildError {
 impl BuildError {
     fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Says what to do about a full disk, whichever stage ran into it: most of them, and the programs that they run,
+    /// know only that a write failed.
+    fn with_room(self, site: &Site, out: &std::path::Path) -> Self {
+        let text = self.to_string();
+        let full = ["No space left on device", "Disk quota exceeded"].iter().any(|words| text.contains(words));
+        if !full || text.contains("--cache DIR") {
+            return self;
+        }
+        let (place, option) = if text.contains(&out.display().to_string()) {
+            (out.to_owned(), "--out")
+        } else {
+            (site.cache.root().to_owned(), "--cache")
+        };
+        let available = rustix::fs::statvfs(&place).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
+        Self::Full { source: Box::new(self), place, available, option }
     }
 }
 

@@ -163,8 +163,8 @@ pub(super) fn extension(format: Format) -> &'static str {
 
 /// Reads the lock and works out every key.
 pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, BuildError> {
-    let lock = site.lock()?;
     let mut profile = sets::load(site, role)?.profile;
+    let lock = site.lock()?;
     let mut name = role.replace('/', "-");
     if let Some(sector_size) = request.sector_size.filter(|size| *size != profile.image.sector_size) {
         profile.image.sector_size = sector_size;
@@ -204,6 +204,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
     }
     let content = Key::new("seal", 2)
         .part("install", &install)
+        .part("lock", &packages.profile)
         .part("tools", &tools_key)
         .part("containers", as_json(&container_keys))
         .part("profile", as_json(&relocatable))

@@ -58,13 +58,7 @@ pub fn build(
         return Ok(done);
     }
     let build = Build { site, plan, request, progress };
-    build.fetch()?;
-    let prepared = tools(site, plan, progress)?;
-    let tree = build.install()?;
-    let containers = build.containers()?;
-    let sealed = build.seal(&tree, &containers, &prepared.tools)?;
-    let kernel = build.kernel(&tree)?;
-    build.image(&sealed, &kernel, &prepared)
+    build.run().map_err(|error| error.with_room(site, &request.out))
 }
 
 pub(super) struct Build<'a> {
@@ -85,6 +79,17 @@ pub(super) struct Sealed {
 }
 
 impl Build<'_> {
+    /// The steps in their order.
+    fn run(&self) -> Result<Built, BuildError> {
+        self.fetch()?;
+        let prepared = tools(self.site, self.plan, self.progress)?;
+        let tree = self.install()?;
+        let containers = self.containers()?;
+        let sealed = self.seal(&tree, &containers, &prepared.tools)?;
+        let kernel = self.kernel(&tree)?;
+        self.image(&sealed, &kernel, &prepared)
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.site.store
     }

@@ -140,6 +140,8 @@ impl Dpkg<'_> {
             "--force-confold".into(),
             // Ours is the whole set: a conflict was the solver's to find.
             "--no-debsig".into(),
+            // One failed script is enough; what dpkg would go on doing only hides it.
+            "--abort-after=1".into(),
         ];
         arguments.extend(self.input.path_exclude.iter().map(|p| format!("--path-exclude={p}")));
         arguments.extend(self.input.path_include.iter().map(|p| format!("--path-include={p}")));
@@ -156,7 +158,7 @@ impl Dpkg<'_> {
         Err(RootError::Package {
             package: failed_package(&text),
             action: format!(" while {action} ({})", output.status),
-            tail: last_lines(&output.stdout, 30),
+            tail: last_lines(up_to_failure(&text).as_bytes(), 30),
             tree: self.root.to_owned(),
         })
     }
@@ -202,6 +204,20 @@ fn failed_package(text: &str) -> Option<String> {
         let name = word.strip_prefix(DEBS).map_or(word, |w| w.trim_start_matches('/'));
         Some(name.strip_suffix(".deb").unwrap_or(name).to_owned())
     })
+}
+
+/// What dpkg said up to its error: it still runs triggers and counts up errors after that.
+fn up_to_failure(text: &str) -> &str {
+    let Some(start) = text.rfind("dpkg: error processing ") else { return text };
+    let mut end = start;
+    for (index, line) in text[start..].split_inclusive('\n').enumerate() {
+        // The reason is on the next line, after a blank.
+        if index > 0 && !line.starts_with(' ') {
+            break;
+        }
+        end += line.len();
+    }
+    &text[..end]
 }
 
 fn sandbox(scratch: &Path, input: &Install<'_>) -> Sandbox {
@@ -265,5 +281,13 @@ mod tests {
         let text = "dpkg: error processing archive /run/debs/bar.deb (--unpack):\n";
         assert_eq!(failed_package(text).as_deref(), Some("bar"));
         assert_eq!(failed_package("all is well"), None);
+    }
+
+    #[test]
+    fn what_dpkg_says_after_the_failure_is_left_out() {
+        let failure = "broken\ndpkg: error processing package x (--configure):\n it failed\n";
+        let text = format!("{failure}Processing triggers for y ...\nErrors were encountered while processing:\n x\n");
+        assert_eq!(up_to_failure(&text), failure);
+        assert_eq!(up_to_failure("killed"), "killed");
     }
 }

@@ -99,7 +99,9 @@ fn try_enter(arguments: &[OsString]) -> io::Result<i32> {
     }
     in_context("the kernel refuses new namespaces", sys::unshare(flags))?;
     #[allow(clippy::disallowed_methods)] // we are inside the process door here
-    let status = std::process::Command::new("/proc/self/exe").arg(INIT_COMMAND).args(arguments).status()?;
+    let mut command = std::process::Command::new("/proc/self/exe");
+    // Everything in the sandbox can read the environment of its process 1.
+    let status = command.arg(INIT_COMMAND).args(arguments).env_clear().status()?;
     Ok(status_number(status))
 }
 

@@ -50,7 +50,7 @@ pub enum StoreError {
     },
     /// There is no room.
     #[error(
-        "the file system of {} is full: at least {} more needed, {} free; make room there or choose another store",
+        "the file system of {} is full: at least {} more needed, {} free; make room there, or put the cache elsewhere with --cache DIR",
         path.display(), mib(*needed), mib(*available)
     )]
     Full {

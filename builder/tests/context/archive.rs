@@ -18,7 +18,7 @@ use openpgp::serialize::stream::{Message, Signer};
 use sequoia_openpgp as openpgp;
 use sha2::{Digest as _, Sha256};
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 const INDEX: &str = "main/binary-amd64/Packages";
 
 /// A package to be.
@@ -109,7 +109,7 @@ impl Package {
             ("data.tar.xz", xz(&data.into_inner().unwrap())),
         ];
         for (name, content) in members {
-            write!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len()).unwrap();
+            writeln!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", content.len()).unwrap();
             deb.extend(&content);
             if content.len() % 2 == 1 {
                 deb.push(b'\n');
@@ -191,7 +191,7 @@ impl Archive {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let served = served.clone();
-                std::thread::spawn(move || answer(stream, &served));
+                std::thread::spawn(move || answer(&stream, &served));
             }
         });
         let archive =
@@ -227,8 +227,8 @@ impl Archive {
         #[allow(clippy::disallowed_methods)] // signatures and dates are checked against the time of day
         let now = SystemTime::now();
         let mut release =
-            format!("Origin: Test\nSuite: test\nCodename: test\nArchitectures: amd64\nComponents: main\n");
-        writeln!(release, "Date: {}", rfc2822(now - Duration::from_secs(60))).unwrap();
+            String::from("Origin: Test\nSuite: test\nCodename: test\nArchitectures: amd64\nComponents: main\n");
+        writeln!(release, "Date: {}", rfc2822(now - Duration::from_mins(1))).unwrap();
         if let Some(seconds) = how.valid_for {
             let span = Duration::from_secs(seconds.unsigned_abs());
             let until = if seconds < 0 { now - span } else { now + span };
@@ -282,8 +282,8 @@ fn rfc2822(time: SystemTime) -> String {
 }
 
 /// Serves one request; every connection is closed after it.
-fn answer(stream: TcpStream, files: &Files) {
-    let mut reader = BufReader::new(&stream);
+fn answer(stream: &TcpStream, files: &Files) {
+    let mut reader = BufReader::new(stream);
     let mut first = String::new();
     let mut from = 0;
     let _ = reader.read_line(&mut first);

@@ -19,7 +19,7 @@ use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use archive::Archive;
 use tempfile::TempDir;
@@ -117,8 +117,13 @@ impl TestContext {
 
     /// A project with the role `small`, with the lock and the packages of [`shared`].
     pub fn small() -> Option<Self> {
+        Self::small_in(work())
+    }
+
+    /// The same below another directory than that of all other projects.
+    pub fn small_in(place: &Path) -> Option<Self> {
         let store = shared()?;
-        let context = Self::empty("small");
+        let context = Self::empty_in("small", place);
         context.write_small();
         context.take_store(store);
         fs::copy(store.join("ingot.lock"), context.path("ingot.lock")).unwrap();
@@ -126,7 +131,11 @@ impl TestContext {
     }
 
     fn empty(role: &'static str) -> Self {
-        let directory = TempDir::with_prefix_in("project-", work()).unwrap();
+        Self::empty_in(role, work())
+    }
+
+    fn empty_in(role: &'static str, place: &Path) -> Self {
+        let directory = TempDir::with_prefix_in("project-", place).unwrap();
         let cache = directory.path().join("cache");
         Self { directory: Some(directory), cache, role, environment: Vec::new() }
     }
@@ -157,6 +166,43 @@ impl TestContext {
         let store = self.cache.join("store");
         link_tree(&from.join("store/objects"), &store.join("objects"));
         copy_tree(&from.join("store/releases"), &store.join("releases"));
+    }
+
+    /// The one entry of a kind that the cache has.
+    pub fn entry(&self, kind: &str) -> PathBuf {
+        let entries: Vec<PathBuf> = fs::read_dir(self.cache.join(kind))
+            .unwrap()
+            .flatten()
+            .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+            .map(|entry| entry.path())
+            .collect();
+        let [entry] = entries.as_slice() else { panic!("not one entry: {entries:?}") };
+        entry.clone()
+    }
+
+    /// A program of the tools tree, which needs no sandbox to read a file.
+    pub fn tool(&self, program: &str) -> Command {
+        let tools = self.entry("tools");
+        #[allow(clippy::disallowed_methods)] // the door for processes is what is tested here
+        let mut command = Command::new(tools.join("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(tools.join("usr/lib/x86_64-linux-gnu"));
+        command.arg(tools.join("usr/bin").join(program));
+        command
+    }
+
+    /// The files of the image's root, read back by `fsck.erofs` of the tools tree.
+    pub fn extract_root(&self) -> PathBuf {
+        let target = self.path("extracted");
+        let image = self.entry("roots").join("root.img");
+        let output = self
+            .tool("fsck.erofs")
+            .arg(format!("--extract={}", target.display()))
+            .args(["--preserve", "--overwrite"])
+            .arg(&image)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "fsck.erofs: {}", String::from_utf8_lossy(&output.stderr));
+        target
     }
 
     /// Shares this cache instead of its own.
@@ -379,19 +425,34 @@ fn shared() -> Option<&'static Path> {
 fn fill_shared() -> Result<(), String> {
     node_programs().ok_or("the static programs of the node cannot be built")?;
     let shared = work().join("shared");
+    fs::create_dir_all(&shared).unwrap();
+    // A test runner may run every test in a process of its own.
+    let lock = fs::File::create(shared.join(".lock")).unwrap();
+    lock.lock().unwrap();
     let context = TestContext::empty("small").with_cache(&shared);
     context.write_small();
+    let lacks = |outcome: &Outcome, words: &[&str]| {
+        outcome.code != 0 && words.iter().any(|words| outcome.stderr.contains(words))
+    };
     let outcome = context.lock();
-    // What a host may lack; everything else is a bug.
-    let lacking = ["no mirror is known", "cannot fetch"];
-    if outcome.code != 0 && lacking.iter().any(|words| outcome.stderr.contains(words)) {
+    if lacks(&outcome, &["no mirror is known", "cannot fetch"]) {
         return Err(outcome.stderr);
     }
     outcome.succeeded();
-    fs::copy(context.path("ingot.lock"), shared.join("ingot.lock")).unwrap();
+    let partial = shared.join("ingot.lock.part");
+    fs::copy(context.path("ingot.lock"), &partial).unwrap();
+    fs::rename(&partial, shared.join("ingot.lock")).unwrap();
+    let plan = context.build(&["--plan", "--json"]).succeeded().json();
+    if plan[0]["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .all(|step| step["cached"] == true || step["name"] == "image" || step["name"] == "publish")
+    {
+        return Ok(());
+    }
     let outcome = context.build(&[]);
-    let lacking = ["no range of at least", "cannot map user ids", "kernel refuses", "cannot fetch"];
-    if outcome.code != 0 && lacking.iter().any(|words| outcome.stderr.contains(words)) {
+    if lacks(&outcome, &["no range of at least", "cannot map user ids", "kernel refuses", "cannot fetch"]) {
         return Err(outcome.stderr);
     }
     outcome.succeeded();
@@ -419,12 +480,6 @@ fn node_programs() -> Option<&'static Path> {
         (built.is_ok_and(|status| status.success()) && programs.join("stage1").exists()).then_some(programs)
     });
     programs.as_deref()
-}
-
-/// Only one test at a time may do what this protects: it takes all of the machine.
-pub fn alone() -> std::sync::MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Copies a tree.

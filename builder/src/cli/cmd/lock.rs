@@ -13,12 +13,15 @@ pub fn run(global: &Global, arguments: &LockArgs, printer: &Printer) -> Result<(
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (old, new) = build::lock(&site, &roles, now, printer)?;
     let diff = crate::lock::diff(&old, &new);
-    if global.json {
+    let refused = arguments.check && old != new;
+    if global.json && refused {
+        // The failure is the one document.
+    } else if global.json {
         print_json(&diff);
     } else {
         print(&diff.to_string());
     }
-    if arguments.check && old != new {
+    if refused {
         return Err(Failure::failed(format!("{} is out of date; run `ingot lock`", site.lock_file.display())));
     }
     if !arguments.check && !arguments.dry_run && old != new {

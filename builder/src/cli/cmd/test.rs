@@ -35,21 +35,20 @@ pub fn run(global: &Global, arguments: &TestArgs, printer: &Printer) -> Result<(
         let path = built.raw.canonicalize().map_err(Failure::failed)?;
         images.insert(key, ImageRef { path, facts: plan.profile().qemu.clone() });
     }
-    let tools = match tools {
-        Some(tools) => tools,
+    let tools = if let Some(tools) = tools {
+        tools
+    } else {
         // Every guest boots an image by its path: any role says which tools there are.
-        None => {
-            let role = site.tree.roles().into_iter().next();
-            let role = role.ok_or_else(|| Failure::input("the profile tree has no role, so there are no tools"))?;
-            let request = Request {
-                roles: std::slice::from_ref(&role),
-                out: arguments.out.clone(),
-                formats: vec![Format::Raw],
-                sector_size: None,
-                node,
-            };
-            build::tools(&site, &build::plan(&site, &role, &request)?, printer)?.tools
-        }
+        let role = site.tree.roles().into_iter().next();
+        let role = role.ok_or_else(|| Failure::input("the profile tree has no role, so there are no tools"))?;
+        let request = Request {
+            roles: std::slice::from_ref(&role),
+            out: arguments.out.clone(),
+            formats: vec![Format::Raw],
+            sector_size: None,
+            node,
+        };
+        build::tools(&site, &build::plan(&site, &role, &request)?, printer)?.tools
     };
     let launcher = tools.launcher().map_err(Failure::failed)?;
     let work = arguments.work.clone().unwrap_or_else(|| arguments.out.join("test").join(&scenario.name));
