@@ -298,7 +298,7 @@ fn answer(stream: &TcpStream, files: &Files) {
     }
     let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
     let served = files.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
-    let mut out = &stream;
+    let mut out = stream;
     // A client that went away has what it wanted.
     let _ = match served {
         None => out.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
