@@ -12,9 +12,9 @@ ROLE = "quickstart/worker"
 PEERS = "bench/peers"
 
 # What the peers need, from the same archive and as exactly locked as everything else. The second part is what
-# mkosi puts into the initrd that it makes by default.
+# mkosi puts into the initrd that it makes by default, the third boots the images.
 PEERS_PROFILE = """\
-description = "mkosi and mmdebstrap with what they need: the other builders of the benchmark"
+description = "mkosi and mmdebstrap with what they need, and a machine to boot images in"
 
 [packages]
 include = [
@@ -22,6 +22,7 @@ include = [
   "systemd-boot", "systemd-repart", "systemd-ukify",
   "bash", "btrfs-progs", "dmsetup", "dosfstools", "e2fsprogs", "erofs-utils", "kmod", "less", "libcryptsetup12",
   "libfido2-1", "libtss2-rc0t64", "libtss2-tcti-device0t64", "lvm2", "p11-kit", "systemd-cryptsetup", "udev",
+  "ovmf", "qemu-system-x86", "qemu-utils",
 ]
 """
 
