@@ -120,7 +120,7 @@ pub struct Key {
 impl Key {
     /// A key for a kind of result. `version` changes whenever the way that it is made changes.
     pub fn new(kind: &str, version: u32) -> Self {
-        Self::default().part("kind", kind).part("version", &version.to_string())
+        Self::default().part("kind", kind).part("version", version.to_string())
     }
 
     /// One more part.

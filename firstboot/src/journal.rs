@@ -108,7 +108,9 @@ impl<'a> Journal<'a> {
             joined: None,
             cut_off,
         };
-        events.into_iter().for_each(|event| journal.apply(event));
+        for event in events {
+            journal.apply(event);
+        }
         Ok(journal)
     }
 

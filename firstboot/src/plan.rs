@@ -48,13 +48,7 @@ impl Plan {
 
 /// The node's host name: the configured one, or one of the lowest MAC address, which differs between machines.
 pub fn hostname(config: &NodeConfig, machine: &Machine) -> Hostname {
-    let default = || {
-        let name = machine.macs.first().map_or_else(|| "ingot".to_owned(), |mac| format!("ingot-{}", mac.digits()));
-        // `ingot` and `ingot-` with twelve hex digits are names by RFC 1123.
-        #[allow(clippy::expect_used)]
-        name.parse().expect("letters, digits and a hyphen")
-    };
-    config.hostname.clone().unwrap_or_else(default)
+    config.hostname.clone().unwrap_or_else(|| Hostname::of_mac(machine.macs.first().copied()))
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ fn write_to_consoles(line: &str) {
     }
 }
 
-/// Tells systemd (sd_notify(3)); without systemd it does nothing.
+/// Tells systemd (`sd_notify(3)`); without systemd it does nothing.
 pub fn notify(message: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());

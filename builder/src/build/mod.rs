@@ -15,7 +15,10 @@
 //! | image | seal, kernel, boot loader, sizes | UKI, raw disk image |
 //! | publish | image | other forms, block map, manifest |
 
+mod disk;
+mod keys;
 mod node;
+mod plan;
 mod role;
 pub mod sets;
 
@@ -35,7 +38,8 @@ use crate::store::{Store, StoreError};
 use crate::tools::{Tools, ToolsError};
 
 pub use node::NodePrograms;
-pub use role::{Built, RolePlan, build, plan, tools};
+pub use plan::{Built, RolePlan, plan};
+pub use role::{build, tools};
 
 /// What a build works with.
 pub struct Site {
@@ -97,6 +101,8 @@ pub struct Request<'a> {
     pub out: PathBuf,
     /// Forms beside the raw image.
     pub formats: Vec<Format>,
+    /// Logical sector size of the disk in place of the profile's; the image's name then ends in it.
+    pub sector_size: Option<u32>,
     /// The programs that run on the node.
     pub node: NodePrograms,
 }

@@ -29,7 +29,7 @@ pub struct Global {
     /// Build on this base in place of the roles' own: debian-13, ubuntu-24.04
     #[arg(long, global = true, env = "INGOT_BASE", value_name = "BASE")]
     pub base: Option<String>,
-    /// Fetch a repository from here; INGOT_MIRROR_<NAME> does the same
+    /// Fetch a repository from here; `INGOT_MIRROR_<NAME>` does the same
     #[arg(long, global = true, value_name = "NAME=URL", value_parser = mirror)]
     pub mirror: Vec<(String, String)>,
     /// Fetch nothing: use what the cache has, or fail
@@ -86,6 +86,9 @@ pub struct BuildArgs {
     /// Forms to write beside the raw image: raw.zst, qcow2
     #[arg(long, value_delimiter = ',', default_value = "raw", value_name = "FORM")]
     pub output: Vec<crate::build::Format>,
+    /// Logical sector size of the disk, 512 or 4096, in place of the profile's
+    #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
+    pub sector_size: Option<String>,
     /// Directory of the static programs for the node
     #[arg(long, env = "INGOT_NODE_PROGRAMS", value_name = "DIR")]
     pub node_programs: Option<PathBuf>,

@@ -59,22 +59,35 @@ pub fn main() -> ExitCode {
     if let Some(status) = hidden(&arguments) {
         return exit_code(status);
     }
-    let cli = Cli::parse_from(&arguments);
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&arguments, &error),
+    };
     if needs_root(&cli.command) {
         if !rustix::process::geteuid().is_root() {
             return match user::run_as_root(&arguments[1..]) {
                 Ok(status) => exit_code(status),
-                Err(error) => report(&cli.global, &Failure::failed(error)),
+                Err(error) => exit_code(report(&cli.global, &Failure::failed(error))),
             };
         }
         if let Err(error) = inside::private_mounts() {
-            return report(&cli.global, &Failure::failed(error));
+            return exit_code(report(&cli.global, &Failure::failed(error)));
         }
     }
-    run(&cli)
+    exit_code(run(&cli))
 }
 
-fn run(cli: &Cli) -> ExitCode {
+/// What clap says: help, the version, or what is wrong with the arguments. Who asked for JSON gets JSON of that too.
+fn usage(arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && arguments.iter().any(|a| a == "--json") {
+        print_json(&serde_json::json!({ "error": error.to_string().trim_end(), "exit": 2 }));
+    }
+    // Nothing is left to do if standard error is gone.
+    let _ = error.print();
+    exit_code(error.exit_code())
+}
+
+fn run(cli: &Cli) -> i32 {
     let printer = Printer::new(cli.global.quiet);
     let result = match &cli.command {
         Command::Lock(arguments) => cmd::lock::run(&cli.global, arguments, &printer),
@@ -84,18 +97,18 @@ fn run(cli: &Cli) -> ExitCode {
         Command::Config { command } => cmd::config::run(&cli.global, command, &printer),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => report(&cli.global, &failure),
     }
 }
 
-fn report(global: &Global, failure: &Failure) -> ExitCode {
+fn report(global: &Global, failure: &Failure) -> i32 {
     if global.json {
         print_json(&serde_json::json!({ "error": failure.message, "exit": failure.code }));
     }
     // Nothing is left to do if standard error is gone.
     let _ = writeln!(std::io::stderr(), "error: {}", failure.message);
-    ExitCode::from(failure.code)
+    i32::from(failure.code)
 }
 
 /// Commands that make trees with owners, mounts or namespaces.
@@ -165,7 +178,7 @@ fn in_user_namespace(arguments: &[OsString]) -> i32 {
     match result {
         Ok(own) => {
             let cli = Cli::parse_from(std::iter::once(OsString::from("ingot")).chain(own));
-            if run(&cli) == ExitCode::SUCCESS { 0 } else { 1 }
+            run(&cli)
         }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");

@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ProfileError {
     /// The file is not there.
-    #[error("there is no profile {name} in {}{}", .tree.display(), suggestion(.near))]
+    #[error("there is no profile {name} in {}{}", .tree.display(), suggestion(.near.as_deref()))]
     Missing {
         /// The name asked for.
         name: String,
@@ -26,7 +26,7 @@ pub enum ProfileError {
         source: std::io::Error,
     },
     /// The file is not what a profile looks like.
-    #[error("{}:{line}:{column}: {message}{}", .file.display(), suggestion(.near))]
+    #[error("{}:{line}:{column}: {message}{}", .file.display(), suggestion(.near.as_deref()))]
     Syntax {
         /// The file.
         file: PathBuf,
@@ -52,8 +52,8 @@ pub enum ProfileError {
     },
 }
 
-fn suggestion(near: &Option<String>) -> String {
-    near.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+fn suggestion(near: Option<&str>) -> String {
+    near.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 /// The candidate that a person most likely meant, if one is near enough.
@@ -68,8 +68,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// Line and column, both from 1, of a byte offset.
 pub fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-    let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    (line, String::from_utf8_lossy(&before[start..]).chars().count() + 1)
+    let before = String::from_utf8_lossy(&text.as_bytes()[..offset.min(text.len())]);
+    let line = before.matches('\n').count() + 1;
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    (line, last.chars().count() + 1)
 }

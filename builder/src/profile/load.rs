@@ -175,10 +175,10 @@ fn collect_names(root: &Path, directory: &Path, found: &mut Vec<String>) {
         let path = entry.path();
         if path.is_dir() {
             collect_names(root, &path, found);
-        } else if path.extension().is_some_and(|e| e == "toml") {
-            if let Ok(relative) = path.strip_prefix(root) {
-                found.push(relative.with_extension("").to_string_lossy().into_owned());
-            }
+        } else if let (Some("toml"), Ok(relative)) =
+            (path.extension().and_then(|e| e.to_str()), path.strip_prefix(root))
+        {
+            found.push(relative.with_extension("").to_string_lossy().into_owned());
         }
     }
 }

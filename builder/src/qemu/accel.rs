@@ -202,7 +202,7 @@ mod tests {
             println!("skipped: no UEFI firmware, so no QEMU either");
             return;
         };
-        run_probe(&launcher, Accelerator::Tcg, Duration::from_secs(60)).unwrap();
+        run_probe(&launcher, Accelerator::Tcg, Duration::from_mins(1)).unwrap();
     }
 
     #[test]

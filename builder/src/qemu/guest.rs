@@ -10,7 +10,7 @@ use super::qmp::Qmp;
 use crate::process::last_lines;
 
 /// How long QEMU may take to open its control channel: it loads itself from disk, and the host may be busy.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long QEMU may take to write out its disks and end.
 const QUIT_LIMIT: Duration = Duration::from_secs(20);

@@ -116,7 +116,7 @@ fn assemble(session: &Session, place: &Place<'_>) -> Result<(Machine, Scratch), 
 }
 
 fn connect(socket: &Path, running: &Running) -> Result<UnixStream, QemuError> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match UnixStream::connect(socket) {
             Ok(stream) => return Ok(stream),

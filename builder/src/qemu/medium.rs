@@ -58,9 +58,8 @@ fn fill(file: &std::fs::File, label: &str, files: &BTreeMap<String, Vec<u8>>) ->
     for (to, from) in padded.iter_mut().zip(label.bytes()) {
         *to = from;
     }
-    let mut device = file;
-    fatfs::format_volume(&mut device, fatfs::FormatVolumeOptions::new().volume_label(padded))?;
-    let volume = fatfs::FileSystem::new(device, fatfs::FsOptions::new())?;
+    fatfs::format_volume(file, fatfs::FormatVolumeOptions::new().volume_label(padded))?;
+    let volume = fatfs::FileSystem::new(file, fatfs::FsOptions::new())?;
     {
         let root = volume.root_dir();
         for (name, bytes) in files {

@@ -12,6 +12,7 @@
 //! `$${` stands for a literal `${`. A name that does not exist is an error.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use thiserror::Error;
 use toml::Value;
@@ -114,7 +115,11 @@ pub fn fresh_secret() -> std::io::Result<String> {
     while have < bytes.len() {
         have += rustix::rand::getrandom(&mut bytes[have..], rustix::rand::GetRandomFlags::empty())?;
     }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }
 
 #[cfg(test)]

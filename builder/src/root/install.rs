@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{RootError, RootPackage, order, unpack};
+use super::{RootError, RootPackage, make_root, order, unpack};
 use crate::process::last_lines;
 use crate::progress::Progress;
 use crate::sandbox::{Mount, Sandbox};
@@ -34,11 +34,11 @@ const POLICY: &str = "usr/sbin/policy-rc.d";
 /// The tree is written through an overlay that skips every `fsync`, so it is only good when this returns `Ok`.
 pub fn install(scratch: &Path, input: &Install<'_>, progress: &dyn Progress) -> Result<PathBuf, RootError> {
     let root = scratch.join("root");
-    for directory in ["root", "work", "empty", "debs"] {
+    for directory in ["work", "empty", "debs"] {
         let path = scratch.join(directory);
         fs::create_dir_all(&path).map_err(RootError::io(&path))?;
     }
-    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(RootError::io(&root))?;
+    make_root(&root)?;
     unpack::prepare(&root)?;
     prepare_dpkg(&root)?;
     link_debs(&scratch.join("debs"), input.packages)?;

@@ -37,21 +37,11 @@ pub enum RootError {
         /// Why not.
         source: std::io::Error,
     },
-    /// An entry of a package.
-    #[error("cannot unpack {entry} of {}: {source}", .package.display())]
-    Unpack {
-        /// The package.
-        package: PathBuf,
-        /// The entry.
-        entry: String,
-        /// Why not.
-        source: std::io::Error,
-    },
     /// A package in the store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The image's dpkg failed, usually in a maintainer script.
-    #[error("installing packages failed{}{action}:\n{tail}\nthe tree is kept in {}", in_package(.package), .tree.display())]
+    #[error("installing packages failed{}{action}:\n{tail}\nthe tree is kept in {}", in_package(.package.as_deref()), .tree.display())]
     Package {
         /// The package, if dpkg named one.
         package: Option<String>,
@@ -78,8 +68,8 @@ pub enum RootError {
     Lint(Vec<String>),
 }
 
-fn in_package(package: &Option<String>) -> String {
-    package.as_ref().map(|name| format!(" in package {name}")).unwrap_or_default()
+fn in_package(package: Option<&str>) -> String {
+    package.map(|name| format!(" in package {name}")).unwrap_or_default()
 }
 
 impl RootError {
@@ -87,6 +77,16 @@ impl RootError {
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
     }
+}
+
+/// Makes a directory that will be the `/` of an image, or the layer over one.
+///
+/// Where it is made must not show: a set-group-id directory hands its group and that bit down to what is made in it.
+pub fn make_root(path: &Path) -> Result<(), RootError> {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    std::fs::create_dir_all(path).map_err(RootError::io(path))?;
+    chown(path, Some(0), Some(0)).map_err(RootError::io(path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(RootError::io(path))
 }
 
 /// A package to be installed.

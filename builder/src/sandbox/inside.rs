@@ -56,12 +56,20 @@ pub fn initialise(arguments: &[OsString]) -> i32 {
 }
 
 /// Gives this process a mount namespace of its own: what a build mounts is seen by nobody else, and is gone with it.
+///
+/// The mode of every directory that is made from here on is what the code says: a user's umask must not show in an image.
 pub fn private_mounts() -> io::Result<()> {
+    fixed_umask();
     in_context("the kernel refuses a mount namespace (are we root?)", sys::unshare(UnshareFlags::NEWNS))?;
     in_context(
         "make mounts private",
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
     )
+}
+
+fn fixed_umask() {
+    // The old mask is of no interest.
+    let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 }
 
 fn report(what: &str, error: &io::Error) -> i32 {
@@ -105,6 +113,7 @@ fn try_initialise(arguments: &[OsString]) -> io::Result<i32> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no program given"));
     };
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    fixed_umask();
     build_root(&spec)?;
     // A name that says nothing of the build host: host names must not leak into an image.
     in_context("set the host name", rustix::system::sethostname(b"localhost"))?;
@@ -183,9 +192,9 @@ fn build_root(spec: &Spec) -> io::Result<()> {
             (Mount::Bind { inside, read_only, .. }, Source::Bind { fd, directory }) => {
                 let target = below(new_root, inside)?;
                 if *directory {
-                    make_directory(&target)?
+                    make_directory(&target)?;
                 } else {
-                    make_file(&target)?
+                    make_file(&target)?;
                 }
                 bind(&fd_path(fd), &target, *read_only)?;
             }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::cache::{Cache, CacheError};
+use crate::process::Tool;
 use crate::progress::Progress;
+use crate::qemu::Launcher;
 use crate::root::{RootError, unpack};
 use crate::sandbox::Sandbox;
 
@@ -24,6 +26,15 @@ pub enum ToolsError {
     /// A file that must be there is not.
     #[error("the tools tree has no {}; are the packages of parts/tools right?", .0.display())]
     Missing(PathBuf),
+}
+
+/// The packages are not configured, so nobody has made the one account that programs look up (ssh does).
+fn name_root(root: &Path) -> Result<(), RootError> {
+    for (file, text) in [("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("etc/group", "root:x:0:\n")] {
+        let path = root.join(file);
+        std::fs::write(&path, text).map_err(RootError::io(&path))?;
+    }
+    Ok(())
 }
 
 /// A tools tree, ready to run programs.
@@ -46,6 +57,7 @@ impl Tools {
             let task = progress.start("unpacking tools", Some(debs.len() as u64));
             unpack::prepare(scratch)?;
             unpack::unpack_all(scratch, &debs, jobs, &*task)?;
+            name_root(scratch)?;
             Ok::<_, ToolsError>(())
         })?;
         Ok(Self { root })
@@ -62,8 +74,39 @@ impl Tools {
         if path.is_file() { Ok(path) } else { Err(ToolsError::Missing(PathBuf::from(inside))) }
     }
 
+    /// QEMU, ssh and the firmware of the tree, for [`crate::qemu`].
+    pub fn launcher(&self) -> Result<ToolsLauncher, ToolsError> {
+        Ok(ToolsLauncher {
+            sandbox: self.sandbox().share_network().share_devices(),
+            code: self.file("/usr/share/OVMF/OVMF_CODE_4M.fd")?,
+            variables: self.file("/usr/share/OVMF/OVMF_VARS_4M.fd")?,
+        })
+    }
+
     /// The tree itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+}
+
+/// Runs the programs that virtual machines take from the tools tree, with the host's network and devices.
+#[derive(Debug, Clone)]
+pub struct ToolsLauncher {
+    sandbox: Sandbox,
+    code: PathBuf,
+    variables: PathBuf,
+}
+
+impl Launcher for ToolsLauncher {
+    fn command(&self, program: &str, arguments: &[String], binds: &[PathBuf]) -> Tool {
+        // A bind below another one is made after it, so that it is not covered.
+        let mut binds = binds.to_vec();
+        binds.sort();
+        let sandbox = binds.iter().fold(self.sandbox.clone(), |sandbox, path| sandbox.bind(path, path));
+        sandbox.tool(program).args(arguments)
+    }
+
+    fn firmware(&self) -> (PathBuf, PathBuf) {
+        (self.code.clone(), self.variables.clone())
     }
 }

@@ -304,7 +304,7 @@ mod tests {
         let mut text = String::from("#cloud-config\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..12 {
             let row = vec![format!("*a{}", level - 1); 10].join(",");
-            text.push_str(&format!("a{level}: &a{level} [{row}]\n"));
+            text += &["a", &level.to_string(), ": &a", &level.to_string(), " [", &row, "]\n"].concat();
         }
         let (tree, findings) = read(user_data, &text);
         assert!(tree.is_none() && !findings.errors.is_empty());

@@ -142,12 +142,11 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
 fn read_network(node: &Node, path: &str, findings: &mut Findings) -> Option<Network> {
     let fields = Fields::new(node, path, &["match", "dhcp", "addresses", "gateway", "dns"], findings)?;
     let errors_before = findings.errors.len();
-    let matches = match fields.entry("match") {
-        Some(entry) => read_match(&entry.node, &fields.path_of("match"), findings),
-        None => {
-            fields.missing("match", "say which interface: match = { name = \"en*\" } or { mac = \"...\" }", findings);
-            None
-        }
+    let matches = if let Some(entry) = fields.entry("match") {
+        read_match(&entry.node, &fields.path_of("match"), findings)
+    } else {
+        fields.missing("match", "say which interface: match = { name = \"en*\" } or { mac = \"...\" }", findings);
+        None
     };
     let addresses: Vec<Cidr> = fields.parsed_list("addresses", findings);
     let dhcp = fields.boolean("dhcp", findings).unwrap_or(addresses.is_empty());

@@ -33,6 +33,11 @@ impl Hostname {
         &self.0
     }
 
+    /// `ingot-` with the digits of a MAC address, or just `ingot`: both are names by RFC 1123.
+    pub fn of_mac(mac: Option<Mac>) -> Self {
+        Self(mac.map_or_else(|| "ingot".to_owned(), |mac| format!("ingot-{}", mac.digits())))
+    }
+
     /// The part before the first dot.
     pub fn short(&self) -> &str {
         self.0.split('.').next().unwrap_or(&self.0)
@@ -121,14 +126,17 @@ pub struct Mac([u8; 6]);
 impl Mac {
     /// Twelve hex digits, no separators: for file and host names.
     pub fn digits(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.to_string().replace(':', "")
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        for (index, byte) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ":" };
+            write!(f, "{separator}{byte:02x}")?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::InterfaceAddress;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
 const RTM_NEWADDR: u16 = 20;
@@ -19,16 +20,24 @@ const UNUSABLE_FLAGS: u8 = 0x40 | 0x08;
 const SCOPE_GLOBAL: u8 = 0;
 
 /// An address with the index of its interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
-    /// The interface's index.
-    pub index: u32,
-    /// The address.
-    pub address: IpAddr,
+struct Address {
+    index: u32,
+    address: IpAddr,
 }
 
 /// All usable addresses of global scope.
-pub fn global_addresses() -> io::Result<Vec<Address>> {
+pub fn global_addresses() -> io::Result<Vec<InterfaceAddress>> {
+    let addresses = dump()?;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // An interface that went away since the dump has no name any more, and its address no use.
+    let named = |found: Address| {
+        let interface = rustix::net::netdevice::index_to_name(&socket, found.index).ok()?;
+        Some(InterfaceAddress { interface, address: found.address })
+    };
+    Ok(addresses.into_iter().filter_map(named).collect())
+}
+
+fn dump() -> io::Result<Vec<Address>> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     // The default protocol of the family, 0, is NETLINK_ROUTE.
     // nlmsghdr: length, type, flags, sequence, port; ifaddrmsg of any family.
@@ -104,7 +113,7 @@ mod tests {
     #[test]
     fn the_kernel_answers() {
         for address in global_addresses().unwrap() {
-            assert!(!address.address.is_loopback() && address.index > 0, "{address:?}");
+            assert!(!address.address.is_loopback() && !address.interface.is_empty(), "{address:?}");
         }
     }
 

@@ -43,14 +43,6 @@ impl RealHost {
             ["", "none", "not specified", "default string", "to be filled by o.e.m.", "0", "system serial number"];
         (!unset.contains(&text.to_lowercase().as_str())).then_some(text)
     }
-
-    fn interface_name(&self, index: u32) -> Option<String> {
-        let entries = std::fs::read_dir(self.path("/sys/class/net")).ok()?;
-        entries.flatten().find_map(|entry| {
-            let text = std::fs::read_to_string(entry.path().join("ifindex")).ok()?;
-            (text.trim() == index.to_string()).then(|| entry.file_name().to_string_lossy().into_owned())
-        })
-    }
 }
 
 /// Interfaces that the container engine makes; their addresses are no way to reach the machine.
@@ -145,15 +137,8 @@ impl Host for RealHost {
 
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
         let failed = |source| HostError::System { action: "ask for addresses", source };
-        let mut found: Vec<InterfaceAddress> = addresses::global_addresses()
-            .map_err(failed)?
-            .into_iter()
-            .filter_map(|address| {
-                let interface = self.interface_name(address.index)?;
-                (!is_container_interface(&interface))
-                    .then_some(InterfaceAddress { interface, address: address.address })
-            })
-            .collect();
+        let mut found = addresses::global_addresses().map_err(failed)?;
+        found.retain(|address| !is_container_interface(&address.interface));
         found.sort();
         Ok(found)
     }

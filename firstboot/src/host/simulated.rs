@@ -329,7 +329,7 @@ impl Host for SimulatedHost {
     fn sleep(&self, duration: Duration) {
         let mut state = self.state();
         state.slept += duration;
-        assert!(state.slept < Duration::from_secs(24 * 3600), "the service waits for something that never comes");
+        assert!(state.slept < Duration::from_hours(24), "the service waits for something that never comes");
         if state.disk.swarm == "pending" && state.pending_sleeps > 0 {
             state.pending_sleeps -= 1;
             if state.pending_sleeps == 0 {

@@ -7,7 +7,7 @@ use crate::host::Host;
 /// The window after the first attempt.
 const BASE: Duration = Duration::from_secs(1);
 /// The widest window.
-pub const CAP: Duration = Duration::from_secs(60);
+pub const CAP: Duration = Duration::from_mins(1);
 /// The widest window while a manager is only not there yet: asking costs one TCP connection, and the answer is what
 /// the node's whole boot waits for.
 pub const WAITING_CAP: Duration = Duration::from_secs(8);

@@ -75,7 +75,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// Asks for something.
     pub fn get(path: &'a str) -> Self {
-        Self { method: "GET", path, body: Body::Empty, patience: Duration::from_secs(60) }
+        Self { method: "GET", path, body: Body::Empty, patience: Duration::from_mins(1) }
     }
 
     /// Tells it to do something.
@@ -128,10 +128,16 @@ pub fn exchange(socket: &Path, request: &Request<'_>) -> Result<Response, Engine
     stream.set_read_timeout(Some(request.patience))?;
     stream.set_write_timeout(Some(request.patience))?;
     let sent = send(&stream, request);
+    if sent.is_err() {
+        // What was announced will not come: without this the engine waits for it, and this waits for the engine.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
     // The engine may refuse a large body before it was read: then its answer says more than the broken pipe.
+    if let Err(error @ EngineError::Archive { .. }) = sent {
+        return Err(error);
+    }
     match (sent, read_response(&mut BufReader::new(&stream))) {
         (_, Ok(response)) => Ok(response),
-        (Err(error @ EngineError::Archive { .. }), _) => Err(error),
         (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
     }
 }

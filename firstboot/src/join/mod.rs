@@ -154,7 +154,7 @@ pub fn driver(join: &Join) -> Box<dyn Driver> {
 /// # Errors
 /// [`JoinError::Preflight`] with the reason.
 pub fn start_docker(host: &dyn Host) -> Result<(), JoinError> {
-    let started = host.run("systemctl", &["start", "docker.service"], Duration::from_secs(300));
+    let started = host.run("systemctl", &["start", "docker.service"], Duration::from_mins(5));
     started.map_err(|error| JoinError::Preflight(format!("docker.service does not start: {error}")))?;
     let mut last = None;
     for _ in 0..ENGINE_TRIES {

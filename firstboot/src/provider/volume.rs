@@ -54,6 +54,8 @@ pub enum VolumeError {
 #[derive(Debug)]
 pub struct Volume {
     root: OwnedFd,
+    /// Keeps the mount: the kernel dissolves it when this is closed.
+    _mount: Option<OwnedFd>,
 }
 
 impl Volume {
@@ -65,7 +67,7 @@ impl Volume {
         let mut reasons = Vec::new();
         for (filesystem, options) in FILESYSTEMS {
             match mount(device, filesystem, options) {
-                Ok(root) => return Ok(Self { root }),
+                Ok((root, mount)) => return Ok(Self { root, _mount: Some(mount) }),
                 Err(error) => reasons.push(format!("{filesystem}: {error}")),
             }
         }
@@ -79,7 +81,7 @@ impl Volume {
     pub fn open_directory(directory: &Path) -> Result<Self, VolumeError> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("."))?;
-        Ok(Self { root })
+        Ok(Self { root, _mount: None })
     }
 
     /// The names in the top directory, sorted.
@@ -131,7 +133,8 @@ fn failed(name: &str) -> impl FnOnce(Errno) -> VolumeError {
     move |errno| VolumeError::Read { name, source: errno.into() }
 }
 
-fn mount(device: &Path, filesystem: &str, options: &[&str]) -> rustix::io::Result<OwnedFd> {
+/// The top directory, opened, and the mount.
+fn mount(device: &Path, filesystem: &str, options: &[&str]) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     let context = fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", device)?;
     fsconfig_set_flag(&context, "ro")?;
@@ -144,8 +147,11 @@ fn mount(device: &Path, filesystem: &str, options: &[&str]) -> rustix::io::Resul
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     // Linux 5.14 can refuse links for the whole mount too; openat2 refuses them in any case.
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, safe | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW)
-        .or_else(|_| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, safe))
+    let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, safe | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW)
+        .or_else(|_| fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, safe))?;
+    // What fsmount gives is a mere path (O_PATH), which cannot be listed.
+    let root = rustix::fs::openat(&mounted, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok((root, mounted))
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ mod tests {
         let total: usize = (0..10_000).map(|number| admitted(&mut limits, peer(number), start, 1)).sum();
         assert_eq!(total, 200);
         assert!(limits.peers.len() <= MAXIMUM_PEERS);
-        assert!(limits.admit(peer(99_999), start + Duration::from_secs(60)), "the forgotten make room");
+        assert!(limits.admit(peer(99_999), start + Duration::from_mins(1)), "the forgotten make room");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A Swarm's token comes into being only when its first manager founds it. The manager's first-boot service then
 //! listens on TCP port 7390, and every node that has the same `join.secret` can ask it for the token. Model:
-//! AIStore's authenticated node join (mutual HMAC with separate domains).
+//! `AIStore`'s authenticated node join (mutual HMAC with separate domains).
 //!
 //! ```text
 //! node    → Hello     { version, nonce N (32 random bytes), identity, time }

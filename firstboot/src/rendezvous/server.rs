@@ -107,11 +107,11 @@ impl<'a> Server<'a> {
                 .and_then(|nonce| self.exchange(&mut Timed::new(&stream, EXCHANGE_PATIENCE), nonce));
             lock(limits).ended(peer);
             match exchanged {
-                Ok(who) => (self.log)(&format!("rendezvous: gave the token to {who} at {peer}")),
+                Ok(who) => (self.log)(&format!("rendezvous: gave the token to {who} at {}", peer.to_canonical())),
                 Err(error) => {
                     if matches!(error, RendezvousError::Refused(Refusal::WrongSecret)) {
                         lock(limits).failed(peer);
-                        (self.log)(&format!("rendezvous: {peer} does not have the cluster secret"));
+                        (self.log)(&format!("rendezvous: {} does not have the cluster secret", peer.to_canonical()));
                     }
                 }
             }
@@ -146,7 +146,7 @@ impl<'a> Server<'a> {
             .map_err(|error| RendezvousError::Unreachable(error.into()))?;
         let sealed = transcript.seal(&self.secret, &grant).ok_or(RendezvousError::Protocol("a grant is too large"))?;
         send(stream, &FromManager::Grant { sealed: to_hex(&sealed) })?;
-        let clean = |text: &str| text.chars().filter(|c| c.is_ascii_graphic()).collect::<String>();
+        let clean = |text: &str| text.chars().filter(char::is_ascii_graphic).collect::<String>();
         Ok(format!("{} ({})", clean(&hello.identity.hostname), clean(&hello.identity.id)))
     }
 

@@ -50,7 +50,7 @@ impl Service<'_> {
         let kept = self.read_kept()?;
         if journal.joined().is_some() {
             let kept = kept.unwrap_or(Kept { version: 1, documents: Vec::new(), media: Vec::new() });
-            return self.sealed(role, kept, machine);
+            return Self::sealed(role, kept, machine);
         }
         // Once a configuration is being applied, a medium that was pulled out is not waited for again.
         let patience = match (self.current.is_empty(), &kept) {
@@ -81,7 +81,7 @@ impl Service<'_> {
                 }
             } else if waited >= patience {
                 if let Some(kept) = &kept {
-                    return self.unsealed(role, kept, machine);
+                    return Self::unsealed(role, kept, machine);
                 }
                 match load(&role, machine) {
                     Ok(loaded) if !role.is_empty() => {
@@ -122,7 +122,7 @@ impl Service<'_> {
         Ok(Ok(Obtained { loaded, documents, from: found.media.join(", ") }))
     }
 
-    fn sealed(&self, role: Vec<Document>, kept: Kept, machine: &Machine) -> Result<Obtained, Failure> {
+    fn sealed(role: Vec<Document>, kept: Kept, machine: &Machine) -> Result<Obtained, Failure> {
         let from = if kept.media.is_empty() { ROLE_DEFAULTS.to_owned() } else { kept.media.join(", ") };
         let documents: Vec<Document> = role.into_iter().chain(kept.documents).collect();
         match load(&documents, machine) {
@@ -133,7 +133,7 @@ impl Service<'_> {
         }
     }
 
-    fn unsealed(&self, role: Vec<Document>, kept: &Kept, machine: &Machine) -> Result<Obtained, Failure> {
+    fn unsealed(role: Vec<Document>, kept: &Kept, machine: &Machine) -> Result<Obtained, Failure> {
         let from = format!("read in an earlier attempt from {}", kept.media.join(", "));
         let documents: Vec<Document> = role.into_iter().chain(kept.documents.clone()).collect();
         match load(&documents, machine) {

@@ -20,7 +20,7 @@ use crate::status::Code;
 pub use images::Archive;
 
 /// How long one program of a step may run.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A step failed.
 #[derive(Debug, Error)]
