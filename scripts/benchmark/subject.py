@@ -63,6 +63,8 @@ class Ingot:
         for role in (ROLE, PEERS):
             say(f"downloading and building {role} once, untimed")
             self.build(self.warm, self.work / "warm-out", role, "prepare")
+        for kind in ("roots", "kernels"):  # large, one for each state of the profiles, and not needed again
+            shutil.rmtree(self.warm / kind, ignore_errors=True)
         self.lock = tomllib.loads(self.lock_file.read_text())
         with open(self.site / f"profiles/base/{self.base}.toml", "rb") as file:
             self.codename = tomllib.load(file)["base"]["codename"]
@@ -81,7 +83,7 @@ class Ingot:
         answer = self.log / "plan.json"
         out = self.work / "warm-out"
         run(self.build_command(self.warm, out, role, "--plan"), self.log / "plan.log", stdout=answer)
-        steps = json.loads(answer.read_text())["steps"]
+        steps = json.loads(answer.read_text())[0]["steps"]
         key = next(s["key"] for s in steps if s["name"] == step)
         return self.warm / kind / key
 
