@@ -44,6 +44,9 @@ Packages=
 SecureBoot=no
 """
 
+# mkosi's own default. On a smaller one systemd-repart makes a FAT32 with too few clusters, which firmware refuses.
+ESP_MIB = 512
+
 REPART = {
     "00-esp.conf": "[Partition]\nType=esp\nFormat=vfat\nCopyFiles=/boot:/\nCopyFiles=/efi:/\n"
     "SizeMinBytes={esp}M\nSizeMaxBytes={esp}M\n",
@@ -116,7 +119,7 @@ class Peers:
         algorithm, _, level = manifest["root"]["compression"].partition(",")
         level = f"CompressionLevel={level}\n" if level else ""
         for name, text in REPART.items():
-            text = text.format(esp=256, algorithm=algorithm, level=level)
+            text = text.format(esp=ESP_MIB, algorithm=algorithm, level=level)
             (directory / "mkosi.repart" / name).write_text(text)
 
     def mkosi(self, label):

@@ -12,9 +12,9 @@ ROLE = "quickstart/worker"
 PEERS = "bench/peers"
 
 # What the peers need, from the same archive and as exactly locked as everything else. The second part is what
-# mkosi puts into the initrd that it makes by default.
+# mkosi puts into the initrd that it makes by default, the third boots the images.
 PEERS_PROFILE = """\
-description = "mkosi and mmdebstrap with what they need: the other builders of the benchmark"
+description = "mkosi and mmdebstrap with what they need, and a machine to boot images in"
 
 [packages]
 include = [
@@ -22,6 +22,7 @@ include = [
   "systemd-boot", "systemd-repart", "systemd-ukify",
   "bash", "btrfs-progs", "dmsetup", "dosfstools", "e2fsprogs", "erofs-utils", "kmod", "less", "libcryptsetup12",
   "libfido2-1", "libtss2-rc0t64", "libtss2-tcti-device0t64", "lvm2", "p11-kit", "systemd-cryptsetup", "udev",
+  "ovmf", "qemu-system-x86", "qemu-utils",
 ]
 """
 
@@ -62,6 +63,8 @@ class Ingot:
         for role in (ROLE, PEERS):
             say(f"downloading and building {role} once, untimed")
             self.build(self.warm, self.work / "warm-out", role, "prepare")
+        for kind in ("roots", "kernels"):  # large, one for each state of the profiles, and not needed again
+            shutil.rmtree(self.warm / kind, ignore_errors=True)
         self.lock = tomllib.loads(self.lock_file.read_text())
         with open(self.site / f"profiles/base/{self.base}.toml", "rb") as file:
             self.codename = tomllib.load(file)["base"]["codename"]
@@ -80,7 +83,7 @@ class Ingot:
         answer = self.log / "plan.json"
         out = self.work / "warm-out"
         run(self.build_command(self.warm, out, role, "--plan"), self.log / "plan.log", stdout=answer)
-        steps = json.loads(answer.read_text())["steps"]
+        steps = json.loads(answer.read_text())[0]["steps"]
         key = next(s["key"] for s in steps if s["name"] == step)
         return self.warm / kind / key
 
