@@ -21,6 +21,7 @@ mod node;
 mod plan;
 mod role;
 pub mod sets;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::keys::as_json;
 use super::plan::{Built, RolePlan};
-use super::{BuildError, Prepared, Request, Site};
+use super::{BuildError, Prepared, Request, Site, watch};
 use crate::image::{erofs, verity};
 use crate::lock::LockedSet;
 use crate::profile::{Container, Profile};
@@ -240,14 +240,13 @@ impl Build<'_> {
                 Path::new("/out/root.img"),
                 self.site.jobs,
             )?;
-            tools
+            let tool = tools
                 .sandbox()
                 .bind_read_only(&merged, Path::new("/tree"))
                 .bind(scratch, Path::new("/out"))
                 .tool(&command[0])
-                .args(&command[1..])
-                .run()
-                .map_err(|source| BuildError::Program { what: "writing the root file system".into(), source })?;
+                .args(&command[1..]);
+            watch::run(&tool, &scratch.join("root.img"), "writing the root file system")?;
             drop(task);
 
             let task = self.progress.start("hashing the root file system", None);
