@@ -183,7 +183,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
 
     let tools_key = Key::new("tools", 2).part("packages", hashes(&tools_set)).finish();
     let options = &profile.packages;
-    let install = Key::new("install", 2)
+    let install = Key::new("install", 3)
         .part("packages", hashes(&packages))
         .part("exclude", options.path_exclude.join("\n"))
         .part("include", options.path_include.join("\n"))
@@ -194,7 +194,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
     let relocatable = without_paths(&profile);
     for name in profile.containers.keys() {
         let packages = container_sets.get(name).map(hashes).unwrap_or_default();
-        let key = Key::new("container", 2)
+        let key = Key::new("container", 3)
             .part("container", as_json(&relocatable.containers.get(name)))
             .part("packages", packages)
             .part("architecture", profile.base.architecture.as_str())

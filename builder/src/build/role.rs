@@ -127,14 +127,11 @@ impl Build<'_> {
     fn install(&self) -> Result<PathBuf, BuildError> {
         let plan = self.plan;
         let entry = self.site.cache.produce("trees", &plan.keys.install, |scratch| {
-            let hashes: Vec<&str> = plan.packages.packages.iter().map(|p| p.sha256.as_str()).collect();
-            let debs = crate::store::normalize_all(self.store(), &hashes, self.site.jobs, self.progress)?;
             let mut packages: Vec<RootPackage> = plan
                 .packages
                 .packages
                 .iter()
-                .zip(debs)
-                .map(|(package, deb)| RootPackage {
+                .map(|package| RootPackage {
                     name: package.name.clone(),
                     essential: package.essential,
                     relations: order::Relations {
@@ -142,7 +139,7 @@ impl Build<'_> {
                         depends: package.depends.clone(),
                         provides: package.provides.clone(),
                     },
-                    deb,
+                    deb: crate::store::normalized_path(self.store(), &package.sha256),
                 })
                 .collect();
             let options = &plan.profile.packages;
@@ -156,8 +153,16 @@ impl Build<'_> {
                     deb,
                 });
             }
+            let hashes: BTreeMap<&str, &str> =
+                plan.packages.packages.iter().map(|p| (p.name.as_str(), p.sha256.as_str())).collect();
+            let provide = |packages: &[&RootPackage]| {
+                let hashes: Vec<&str> = packages.iter().filter_map(|p| hashes.get(p.name.as_str()).copied()).collect();
+                crate::store::normalize_all(self.store(), &hashes, self.site.jobs, self.progress)?;
+                Ok(())
+            };
             let input = install::Install {
                 packages: &packages,
+                provide: &provide,
                 path_exclude: &options.path_exclude,
                 path_include: &options.path_include,
                 epoch: self.epoch(),
@@ -177,7 +182,7 @@ impl Build<'_> {
                 let out = scratch.join("image.tar");
                 match container {
                     Container::Archive { reference, path, digest } => {
-                        containers::from_archive(reference, path, digest, &out)?;
+                        containers::pinned::Pinned { reference, path, digest }.write(&out)?;
                     }
                     Container::Packages { reference, command, files, .. } => {
                         let set = self.plan.container_sets.get(name);

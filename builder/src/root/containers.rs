@@ -1,13 +1,16 @@
 //! Container images for the node, as docker-archives that `docker load` reads.
 //!
-//! They are made from locked packages, or taken from an OCI layout or a docker-archive whose digest the profile pins.
+//! They are made from locked packages, or taken from an OCI layout or a docker-archive whose digest the profile pins
+//! ([`pinned`]).
+
+pub mod pinned;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{RootError, content, unpack};
@@ -70,63 +73,8 @@ pub fn from_packages(
     write_archive(out, files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))).map_err(RootError::io(out))
 }
 
-/// Copies a pinned container to `out`: a docker-archive as it is, an OCI layout with the index that Docker reads.
-pub fn from_archive(reference: &str, path: &Path, expected: &str, out: &Path) -> Result<(), RootError> {
-    let wrong = |what: String| RootError::Content(format!("container {reference} from {}: {what}", path.display()));
-    if path.is_dir() {
-        return from_layout(reference, path, expected, out);
-    }
-    let found = file_digest(path).map_err(RootError::io(path))?;
-    if expected != format!("sha256:{found}") {
-        return Err(wrong(format!("its SHA-256 is {found}, the profile pins {expected}")));
-    }
-    fs::copy(path, out).map_err(RootError::io(path)).map(drop)
-}
-
-fn from_layout(reference: &str, path: &Path, expected: &str, out: &Path) -> Result<(), RootError> {
-    let wrong = |what: String| RootError::Content(format!("container {reference} from {}: {what}", path.display()));
-    let blob = |digest: &str| -> Result<Vec<u8>, RootError> {
-        let hex = digest.strip_prefix("sha256:").filter(|h| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit()));
-        let hex = hex.ok_or_else(|| wrong(format!("{digest:?} is no SHA-256 digest")))?;
-        let file = path.join("blobs/sha256").join(hex);
-        let bytes = fs::read(&file).map_err(RootError::io(&file))?;
-        let found = self::digest(&bytes);
-        if found == hex { Ok(bytes) } else { Err(wrong(format!("the content of blob {hex} has SHA-256 {found}"))) }
-    };
-    let manifest: Value =
-        serde_json::from_slice(&blob(expected)?).map_err(|e| wrong(format!("its manifest is no JSON: {e}")))?;
-    let config = manifest["config"]["digest"].as_str().ok_or_else(|| wrong("its manifest names no config".into()))?;
-    let layers = manifest["layers"].as_array().ok_or_else(|| wrong("its manifest names no layers".into()))?;
-    let mut files = BTreeMap::from([(blob_name(config), blob(config)?)]);
-    let mut names = Vec::new();
-    for layer in layers {
-        let digest = layer["digest"].as_str().ok_or_else(|| wrong("a layer has no digest".into()))?;
-        names.push(blob_name(digest));
-        files.insert(blob_name(digest), blob(digest)?);
-    }
-    let index = json!([{ "Config": blob_name(config), "RepoTags": [reference], "Layers": names }]);
-    files.insert("manifest.json".to_owned(), index.to_string().into_bytes());
-    write_archive(out, files.iter().map(|(n, b)| (n.as_str(), b.as_slice()))).map_err(RootError::io(out))
-}
-
-fn blob_name(digest: &str) -> String {
-    format!("blobs/{}", digest.replace(':', "/"))
-}
-
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn file_digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            read => hash.update(&buffer[..read]),
-        }
-    }
 }
 
 /// A layer of everything below `root`: sorted, one time, owners as they are.
@@ -182,46 +130,4 @@ fn write_archive<'a>(out: &Path, files: impl Iterator<Item = (&'a str, &'a [u8])
         tar.append_data(&mut header, name, bytes)?;
     }
     tar.into_inner()?.flush()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(archive: &Path) -> Vec<String> {
-        let mut tar = tar::Archive::new(File::open(archive).unwrap());
-        tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
-    }
-
-    #[test]
-    fn an_oci_layout_becomes_an_archive_that_docker_reads() {
-        let directory = tempfile::tempdir().unwrap();
-        let layout = directory.path().join("layout");
-        fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
-        let put = |bytes: &[u8]| {
-            let name = digest(bytes);
-            fs::write(layout.join("blobs/sha256").join(&name), bytes).unwrap();
-            format!("sha256:{name}")
-        };
-        let (config, layer) = (put(b"{}"), put(b"layer"));
-        let manifest = json!({"config": {"digest": config}, "layers": [{"digest": layer}]}).to_string();
-        let manifest = put(manifest.as_bytes());
-        let out = directory.path().join("out.tar");
-        from_archive("a:1", &layout, &manifest, &out).unwrap();
-        assert!(names(&out).contains(&"manifest.json".to_owned()), "{:?}", names(&out));
-        // A blob that was changed after its digest was taken is refused.
-        fs::write(layout.join("blobs").join(layer.replace(':', "/")), b"other").unwrap();
-        let error = from_archive("a:1", &layout, &manifest, &out).unwrap_err().to_string();
-        assert!(error.contains("the content of blob"), "{error}");
-    }
-
-    #[test]
-    fn a_docker_archive_must_have_the_pinned_digest() {
-        let directory = tempfile::tempdir().unwrap();
-        let (path, out) = (directory.path().join("a.tar"), directory.path().join("b.tar"));
-        fs::write(&path, b"x").unwrap();
-        from_archive("a:1", &path, &format!("sha256:{}", digest(b"x")), &out).unwrap();
-        let error = from_archive("a:1", &path, &format!("sha256:{}", digest(b"y")), &out).unwrap_err().to_string();
-        assert!(error.contains("the profile pins"), "{error}");
-    }
 }

@@ -1,19 +1,25 @@
 //! Installs packages into an empty tree with the tree's own dpkg.
+//!
+//! What does not depend on each other runs side by side: while dpkg installs the essential packages the others are made
+//! ready, and while it configures, the kernel modules are indexed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{RootError, RootPackage, make_root, order, unpack};
+use super::{RootError, RootPackage, depmod, make_root, order, unpack};
 use crate::process::last_lines;
 use crate::progress::Progress;
-use crate::sandbox::{Mount, Sandbox};
+use crate::sandbox::{Mount, PATH, Sandbox};
 
 /// What is installed and how.
 pub struct Install<'a> {
     /// The packages, complete: nothing is resolved here.
     pub packages: &'a [RootPackage],
+    /// Makes the files that [`RootPackage::deb`] names. It is called for what dpkg itself needs, and then for the rest
+    /// while dpkg is at work.
+    pub provide: &'a (dyn Fn(&[&RootPackage]) -> Result<(), RootError> + Sync),
     /// dpkg's `--path-exclude`.
     pub path_exclude: &'a [String],
     /// dpkg's `--path-include`.
@@ -26,6 +32,10 @@ pub struct Install<'a> {
 
 /// Where packages are seen inside the sandbox.
 const DEBS: &str = "/run/debs";
+/// Where programs that stand in for the tree's own are seen inside the sandbox.
+const STAND_INS: &str = "/run/stand-ins";
+/// Installed before all others, in this order.
+const FIRST: [&str; 2] = ["base-passwd", "base-files"];
 /// Keeps scripts from starting services; see `invoke-rc.d(8)`.
 const POLICY: &str = "usr/sbin/policy-rc.d";
 
@@ -34,53 +44,76 @@ const POLICY: &str = "usr/sbin/policy-rc.d";
 /// The tree is written through an overlay that skips every `fsync`, so it is only good when this returns `Ok`.
 pub fn install(scratch: &Path, input: &Install<'_>, progress: &dyn Progress) -> Result<PathBuf, RootError> {
     let root = scratch.join("root");
-    for directory in ["work", "empty", "debs"] {
+    for directory in ["work", "empty", "debs", "stand-ins"] {
         let path = scratch.join(directory);
         fs::create_dir_all(&path).map_err(RootError::io(&path))?;
     }
     make_root(&root)?;
     unpack::prepare(&root)?;
     prepare_dpkg(&root)?;
-    link_debs(&scratch.join("debs"), input.packages)?;
+    depmod::stand_in(&scratch.join("stand-ins"))?;
     let essential = essential(input.packages);
-    let paths: Vec<PathBuf> =
-        input.packages.iter().filter(|p| essential.contains(&p.name)).map(|p| p.deb.clone()).collect();
-    let task = progress.start("extracting essential packages", Some(paths.len() as u64));
-    unpack::unpack_all(&root, &paths, input.jobs, &*task)?;
-    drop(task);
-    if root.join("usr/bin/mawk").exists() && root.join("usr/bin/awk").symlink_metadata().is_err() {
-        // Scripts call awk before the package that brings it has registered the alternative.
-        std::os::unix::fs::symlink("mawk", root.join("usr/bin/awk")).map_err(RootError::io(&root))?;
-    }
+    let (first, rest): (Vec<&RootPackage>, Vec<&RootPackage>) =
+        input.packages.iter().partition(|package| essential.contains(&package.name));
+    provide(scratch, input, &first)?;
     let work = scratch.join("work");
     let dpkg = Dpkg { sandbox: sandbox(scratch, input), input, root: &root, work: &work };
-    run(&dpkg, &essential, progress)?;
+    std::thread::scope(|scope| {
+        let provided = scope.spawn(|| provide(scratch, input, &rest));
+        let installed = install_essential(&dpkg, &first, progress);
+        let provided = provided.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        installed.and(provided)
+    })?;
+    install_rest(&dpkg, &essential, scratch, progress)?;
     fs::remove_file(root.join(POLICY)).map_err(RootError::io(&root))?;
     // The overlay's mark for "not synchronised" stays in its work directory.
-    let _ = fs::remove_dir_all(scratch.join("work"));
-    let _ = fs::remove_dir_all(scratch.join("debs"));
-    let _ = fs::remove_dir(scratch.join("empty"));
+    for directory in ["work", "empty", "debs", "stand-ins"] {
+        let _ = fs::remove_dir_all(scratch.join(directory));
+    }
     Ok(root)
 }
 
-fn run(dpkg: &Dpkg<'_>, essential: &BTreeSet<String>, progress: &dyn Progress) -> Result<(), RootError> {
+/// Has the files of `packages` made, and shows them to dpkg.
+fn provide(scratch: &Path, input: &Install<'_>, packages: &[&RootPackage]) -> Result<(), RootError> {
+    (input.provide)(packages)?;
+    link_debs(&scratch.join("debs"), packages)
+}
+
+/// Extracts what dpkg itself needs, and then has dpkg install it.
+fn install_essential(dpkg: &Dpkg<'_>, packages: &[&RootPackage], progress: &dyn Progress) -> Result<(), RootError> {
+    let paths: Vec<PathBuf> = packages.iter().map(|package| package.deb.clone()).collect();
+    let task = progress.start("extracting essential packages", Some(paths.len() as u64));
+    unpack::unpack_all(dpkg.root, &paths, dpkg.input.jobs, &*task)?;
+    drop(task);
+    if dpkg.root.join("usr/bin/mawk").exists() && dpkg.root.join("usr/bin/awk").symlink_metadata().is_err() {
+        // Scripts call awk before the package that brings it has registered the alternative.
+        std::os::unix::fs::symlink("mawk", dpkg.root.join("usr/bin/awk")).map_err(RootError::io(dpkg.root))?;
+    }
+    let _task = progress.start("installing essential packages", None);
+    // Users and directories first: every other essential package's scripts rely on them.
+    let (first, rest): (Vec<&str>, Vec<&str>) =
+        packages.iter().map(|package| package.name.as_str()).partition(|name| FIRST.contains(name));
+    let first = FIRST.into_iter().filter(|name| first.contains(name)).map(str::to_owned).collect();
+    for names in [first, rest.into_iter().map(str::to_owned).collect::<Vec<_>>()] {
+        if !names.is_empty() {
+            // They depend on each other in circles; what they need is unpacked already.
+            dpkg.run(&["--force-depends", "--install"], &names, "installing")?;
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks and configures all others.
+fn install_rest(
+    dpkg: &Dpkg<'_>,
+    essential: &BTreeSet<String>,
+    scratch: &Path,
+    progress: &dyn Progress,
+) -> Result<(), RootError> {
     let all: BTreeMap<String, order::Relations> =
         dpkg.input.packages.iter().map(|p| (p.name.clone(), p.relations.clone())).collect();
-    let task = progress.start("installing essential packages", Some(essential.len() as u64));
-    // Users and directories first: every other essential package's scripts rely on them.
-    let first: Vec<String> =
-        ["base-passwd", "base-files"].into_iter().filter(|n| essential.contains(*n)).map(str::to_owned).collect();
-    if !first.is_empty() {
-        dpkg.run(&["--force-depends", "--install"], &first, "installing")?;
-    }
-    let rest: Vec<String> = essential.iter().filter(|n| !first.contains(n)).cloned().collect();
-    if !rest.is_empty() {
-        // They depend on each other in circles; what they need is unpacked already.
-        dpkg.run(&["--force-depends", "--install"], &rest, "installing")?;
-    }
-    drop(task);
     let batches = order::batches(&all, essential);
-    let task = progress.start("unpacking and configuring packages", Some(all.len() as u64 * 2));
+    let task = progress.start("unpacking packages into the root", Some(all.len() as u64));
     for (index, batch) in batches.iter().enumerate() {
         dpkg.run(&["--unpack"], batch, "unpacking")?;
         task.advance(batch.len() as u64);
@@ -88,9 +121,14 @@ fn run(dpkg: &Dpkg<'_>, essential: &BTreeSet<String>, progress: &dyn Progress) -
             dpkg.run(&["--configure"], batch, "configuring")?;
         }
     }
-    dpkg.run(&["--configure", "--pending"], &[], "configuring")?;
-    task.advance(all.len() as u64);
     drop(task);
+    let _task = progress.start("configuring packages", None);
+    let indexed = std::thread::scope(|scope| {
+        let indexing = scope.spawn(|| depmod::index(dpkg.root, &scratch.join("modules")));
+        dpkg.run(&["--configure", "--pending"], &[], "configuring")?;
+        indexing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    indexed.put_into(dpkg.root)?;
     dpkg.audit()
 }
 
@@ -231,6 +269,8 @@ fn sandbox(scratch: &Path, input: &Install<'_>) -> Sandbox {
             volatile: true,
         })
         .bind_read_only(&scratch.join("debs"), Path::new(DEBS))
+        .bind_read_only(&scratch.join("stand-ins"), Path::new(STAND_INS))
+        .environment("PATH", &format!("{STAND_INS}:{PATH}"))
         .environment("DEBIAN_FRONTEND", "noninteractive")
         .environment("DEBCONF_NONINTERACTIVE_SEEN", "true")
         .environment("DEBCONF_NOWARNINGS", "yes")
@@ -260,7 +300,7 @@ fn prepare_dpkg(root: &Path) -> Result<(), RootError> {
 }
 
 /// Shows the packages under short names: a command line has a limit.
-fn link_debs(directory: &Path, packages: &[RootPackage]) -> Result<(), RootError> {
+fn link_debs(directory: &Path, packages: &[&RootPackage]) -> Result<(), RootError> {
     for package in packages {
         let link = directory.join(format!("{}.deb", package.name));
         if fs::hard_link(&package.deb, &link).is_err() {

@@ -9,6 +9,7 @@
 
 pub mod containers;
 pub mod content;
+pub mod depmod;
 pub mod install;
 pub mod lint;
 pub mod order;

@@ -29,6 +29,9 @@ pub const ENTER_COMMAND: &str = "__sandbox";
 /// The hidden command of the second instance.
 pub const INIT_COMMAND: &str = "__sandbox-init";
 
+/// Where programs are looked for inside.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 static LAUNCHER: OnceLock<PathBuf> = OnceLock::new();
 
 /// Says which executable is the `ingot` command, where it is not the running one (in tests).
@@ -97,7 +100,7 @@ impl Sandbox {
     /// A sandbox with the tree `root` as `/`, read-only.
     pub fn new(root: &Path) -> Self {
         let environment = [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("PATH", PATH),
             ("HOME", "/root"),
             ("LC_ALL", "C.UTF-8"),
             ("TZ", "UTC"),

@@ -32,7 +32,7 @@ pub(crate) mod test_server;
 mod unpack;
 
 pub use download::Fetch;
-pub use normalize::{normalize, normalize_all};
+pub use normalize::{normalize, normalize_all, normalized_path};
 pub use unpack::Owners;
 
 /// The store cannot do what was asked.

@@ -19,7 +19,7 @@ pub fn normalize(store: &Store, sha256: &str) -> Result<PathBuf, StoreError> {
         return Err(StoreError::BadHash { name: "a package".into(), hash: sha256.to_owned() });
     }
     let directory = store.root().join("debs");
-    let target = directory.join(format!("{sha256}.deb"));
+    let target = normalized_path(store, sha256);
     if target.exists() {
         return Ok(target);
     }
@@ -37,6 +37,11 @@ pub fn normalize(store: &Store, sha256: &str) -> Result<PathBuf, StoreError> {
         source: e.error,
     })?;
     Ok(target)
+}
+
+/// Where [`normalize`] puts the package with this hash.
+pub fn normalized_path(store: &Store, sha256: &str) -> PathBuf {
+    store.root().join("debs").join(format!("{sha256}.deb"))
 }
 
 /// [`normalize`] for many packages, on `jobs` threads; the paths come in the order of the hashes.

@@ -94,6 +94,11 @@ pub fn aliases_below(directory: &Path) -> Vec<String> {
     aliases.into_iter().collect()
 }
 
+/// Whether the device with this alias is a USB host controller, by its PCI class.
+pub fn is_usb_controller(alias: &str) -> bool {
+    alias.strip_prefix("pci:").is_some_and(|rest| rest.contains("bc0Csc03"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +112,13 @@ mod tests {
         assert_eq!(alias_of(&message("add@/devices/x|SUBSYSTEM=block|")), None);
         assert_eq!(alias_of(b""), None);
         assert_eq!(alias_of(b"add@x\0MODALIAS=\xff\xff"), None);
+    }
+
+    #[test]
+    fn usb_controllers_are_told_by_their_class() {
+        assert!(is_usb_controller("pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30"));
+        assert!(!is_usb_controller("pci:v00001B36d00000010sv00001AF4sd00001100bc01sc08i02"));
+        assert!(!is_usb_controller("usb:v0627p0001d0000dc00dsc00dp00ic03isc00ip00in00"));
     }
 
     #[test]

@@ -116,6 +116,9 @@ fn boot() -> Result<Infallible, Failure> {
         &format!("{}, slot {}, {} {}", slot.disk.name, slot.letter, settings.image.role, settings.image.version),
     );
     let ready = disk_setup::prepare(&slot, settings.slot_bytes).map_err(Failure::of(Code::VarFailed))?;
+    // A node without state needs a medium with its configuration, most often a USB stick. A stick takes its time to
+    // answer; that runs while the system starts.
+    let media = ready.first_boot.then(|| load_for_media(modules));
 
     loader.join().map_err(|_| Failure { code: Code::Stage1Failed, text: "loading modules failed".to_owned() })?;
     let root = Path::new(ROOT);
@@ -124,6 +127,10 @@ fn boot() -> Result<Infallible, Failure> {
     node_state::overlay_etc(root).map_err(Failure::of(Code::SwitchFailed))?;
     leave_word(&slot, &ready).map_err(Failure::of(Code::SwitchFailed))?;
 
+    if let Some(media) = media {
+        // Whatever went wrong there, the system's udev tries again.
+        let _ = media.join();
+    }
     if let Some(helper) = kernels_own_helper {
         // The system's own modprobe from here on; if this fails, so does every automatic load, visibly.
         let _ = fs::write(MODPROBE, helper);
@@ -139,6 +146,20 @@ fn load_meanwhile(mut modules: Modules, names: Vec<String>) -> JoinHandle<()> {
             if !modules.load(&name) {
                 console::note(&format!("module {name} is not in the initrd, or does not load"));
             }
+        }
+    })
+}
+
+/// Loads the drivers of USB controllers and of disks behind them.
+fn load_for_media(mut modules: Modules) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for alias in devices::aliases_below(Path::new("/sys/devices")) {
+            if devices::is_usb_controller(&alias) {
+                modules.load_for_device(&alias);
+            }
+        }
+        for name in ["usb_storage", "uas", "sd_mod"] {
+            modules.load(name);
         }
     })
 }
