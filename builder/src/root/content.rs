@@ -1,6 +1,6 @@
 //! Puts what the profile asks for onto the root: overlays, files, artifacts, settings, the node's own programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -57,9 +57,7 @@ pub fn apply(root: &Path, content: &Content<'_>) -> Result<(), RootError> {
     if !profile.firewall.is_empty() {
         write(root, "/usr/lib/ingot/firewall.nft", firewall(profile).as_bytes(), 0o644)?;
     }
-    for path in &profile.persist {
-        persist(root, path)?;
-    }
+    persist(root, &profile.persist)?;
     identify(root, content)
 }
 
@@ -86,50 +84,19 @@ fn firewall(profile: &Profile) -> String {
     text
 }
 
-/// Makes a path of the read-only root writable: a bind mount of a directory on `var`, filled from the image once.
-fn persist(root: &Path, path: &str) -> Result<(), RootError> {
-    let place = below(root, path);
-    fs::create_dir_all(&place).map_err(RootError::io(&place))?;
-    let name = unit_name(path);
-    let state = format!("/var/lib/ingot/persist{path}");
-    write(
-        root,
-        &format!("/usr/lib/systemd/system/{name}.mount"),
-        format!(
-            "[Unit]\nDescription=Persistent {path}\nRequiresMountsFor=/var\nAfter=systemd-tmpfiles-setup.service ingot-persist.service\n\
-             Requires=ingot-persist.service\nDefaultDependencies=no\nConflicts=umount.target\nBefore=umount.target sysinit.target\n\n\
-             [Mount]\nWhat={state}\nWhere={path}\nType=none\nOptions=bind\n"
-        )
-        .as_bytes(),
-        0o644,
-    )?;
-    let wants = below(root, "/usr/lib/systemd/system/sysinit.target.wants");
-    fs::create_dir_all(&wants).map_err(RootError::io(&wants))?;
-    let link = wants.join(format!("{name}.mount"));
-    if link.symlink_metadata().is_err() {
-        symlink(format!("../{name}.mount"), &link).map_err(RootError::io(&link))?;
-    }
-    // Read by ingot-persist.service, which makes what is missing: the directory with the mode, owner and content of
-    // the image's.
-    let list = below(root, "/usr/lib/ingot/persist");
-    let mut text = fs::read_to_string(&list).unwrap_or_default();
-    text.push_str(path);
-    text.push('\n');
-    write(root, "/usr/lib/ingot/persist", text.as_bytes(), 0o644)
-}
-
-/// The name of the mount unit of a path, as `systemd-escape --path` makes it.
-fn unit_name(path: &str) -> String {
-    let mut name = String::new();
-    for (index, byte) in path.trim_matches('/').bytes().enumerate() {
-        match byte {
-            b'/' => name.push('-'),
-            b'.' if index == 0 => name.push_str("\\x2e"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => name.push(char::from(byte)),
-            other => name.push_str(&format!("\\x{other:02x}")),
+/// Makes a path of the read-only root writable: stage1 binds a directory on `var` there, filled from the image once.
+fn persist(root: &Path, paths: &BTreeSet<String>) -> Result<(), RootError> {
+    for path in paths {
+        let place = below(root, path);
+        fs::create_dir_all(&place).map_err(RootError::io(&place))?;
+        if place.canonicalize().map_err(RootError::io(&place))? != place.components().collect::<PathBuf>() {
+            return Err(RootError::Content(format!(
+                "persist: {path} is reached through a symbolic link in the image; name the directory itself"
+            )));
         }
     }
-    name
+    // Sorted, so that a parent comes before what is below it.
+    write_lines(root, "/usr/lib/ingot/persist", paths.iter().cloned())
 }
 
 /// Says in `os-release` which image this is.
@@ -227,9 +194,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unit_names_are_escaped_as_systemd_does() {
-        assert_eq!(unit_name("/opt/aiware"), "opt-aiware");
-        assert_eq!(unit_name("/srv/a-b/c.d"), "srv-a\\x2db-c.d");
+    fn persistent_directories_are_listed_and_links_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = &directory.path().canonicalize().unwrap();
+        fs::create_dir(root.join("usr")).unwrap();
+        persist(root, &["/srv/a".to_owned(), "/srv".to_owned()].into()).unwrap();
+        assert_eq!(fs::read_to_string(root.join("usr/lib/ingot/persist")).unwrap(), "/srv\n/srv/a\n");
+        symlink("srv", root.join("link")).unwrap();
+        let error = persist(root, &["/link/x".to_owned()].into()).unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
     }
 
     #[test]

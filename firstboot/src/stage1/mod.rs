@@ -2,7 +2,7 @@
 //!
 //! Takes the kernel command line (`roothash=`), `/etc/ingot/stage1.json` of the initrd and the machine's disks.
 //! Gives a running system: `/` read-only on dm-verity, `/var` on the disk's state partition, `/etc` as an overlay
-//! with its upper layer on `/var`, and `/run/ingot/stage1.json` about where it came from.
+//! with its upper layer on `/var`, the role's persistent directories bound from `/var`, and `/run/ingot/stage1.json` about where it came from.
 //!
 //! Guarantees:
 //! - Nothing of the disk is trusted before it is checked: the root by its hash, tables and superblocks by bounds.
@@ -28,6 +28,7 @@ mod devices;
 mod disk_setup;
 mod failure;
 mod node_state;
+mod persist;
 mod root;
 mod search;
 mod start;
@@ -125,6 +126,7 @@ fn boot() -> Result<Infallible, Failure> {
     mount_root(&slot, &ready, &command_line, root)?;
     mount_var(&slot, &ready, root, &settings.image.id)?;
     node_state::overlay_etc(root).map_err(Failure::of(Code::SwitchFailed))?;
+    persist::bind_persistent(root).map_err(Failure::of(Code::VarFailed))?;
     leave_word(&slot, &ready).map_err(Failure::of(Code::SwitchFailed))?;
 
     if let Some(media) = media {

@@ -24,7 +24,7 @@ pub struct NodeStateError {
     source: io::Error,
 }
 
-fn failed<'a>(step: &'static str, path: &'a Path) -> impl Fn(io::Error) -> NodeStateError + 'a {
+pub(super) fn failed<'a>(step: &'static str, path: &'a Path) -> impl Fn(io::Error) -> NodeStateError + 'a {
     move |source| NodeStateError { step, path: path.to_owned(), source }
 }
 
@@ -61,7 +61,7 @@ pub fn overlay_etc(root: &Path) -> Result<(), NodeStateError> {
 }
 
 /// Creates a directory with its parents, and has them on the disk.
-fn make_directories(directory: &Path) -> Result<(), NodeStateError> {
+pub(super) fn make_directories(directory: &Path) -> Result<(), NodeStateError> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -115,23 +115,31 @@ pub fn bring_image_state(image_var: &Path, var: &Path, image_id: &str) -> Result
     let mut bring = Bring::default();
     bring.merge(image_var, var)?;
     sync()?;
-    for (new, path) in &bring.to_rename {
-        fs::rename(new, path).map_err(failed("writing", path))?;
-    }
+    bring.rename()?;
     sync()?;
     make_directories(&var.join("lib/ingot"))?;
     write_atomically(&note, image_id.as_bytes(), 0o644)?;
     Ok(bring.made)
 }
 
+/// A copy of a tree of the image under way.
 #[derive(Default)]
-struct Bring {
+pub(super) struct Bring {
     made: u64,
     to_rename: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Bring {
-    fn merge(&mut self, from: &Path, to: &Path) -> Result<(), NodeStateError> {
+    /// Gives the files that were copied their names; their contents must be on the disk.
+    pub(super) fn rename(&self) -> Result<(), NodeStateError> {
+        for (new, path) in &self.to_rename {
+            fs::rename(new, path).map_err(failed("writing", path))?;
+        }
+        Ok(())
+    }
+
+    /// Copies what is missing in `to`.
+    pub(super) fn merge(&mut self, from: &Path, to: &Path) -> Result<(), NodeStateError> {
         for entry in fs::read_dir(from).map_err(failed("reading", from))? {
             let entry = entry.map_err(failed("reading", from))?;
             let (from, name) = (entry.path(), entry.file_name());
