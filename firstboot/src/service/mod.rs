@@ -31,14 +31,21 @@ use crate::status::Code;
 use crate::step::images::DIRECTORY;
 use crate::step::{Archive, Step, StepError};
 
+/// How long systemd may take to accept a job.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the addresses may take, in seconds.
 const NETWORK_SECONDS: u64 = 90;
+/// How often the addresses are looked at in a second.
+const NETWORK_LOOKS: u32 = 5;
 /// The same for a role that joins nothing: it works without a network too.
 const NETWORK_SECONDS_ALONE: u64 = 20;
 /// How long the cluster may take to accept a node after it was asked, in seconds.
 const MEMBERSHIP_SECONDS: u64 = 60;
 /// The window, for each machine of the site, over which first attempts are spread: 50 a minute.
 const SPLAY_PER_MACHINE: Duration = Duration::from_millis(1200);
+
+/// Units that an unconfigured node holds back have a condition on this file.
+const CONFIGURED: &str = "/var/lib/ingot/configured";
 
 /// An attempt ended without the goal.
 #[derive(Debug)]
@@ -80,12 +87,14 @@ pub struct Service<'a> {
     said: BTreeSet<Code>,
     current: Vec<Document>,
     backoff: Backoff,
+    /// Whether what was held back has been started.
+    released: bool,
 }
 
 impl<'a> Service<'a> {
     /// A service on a machine.
     pub fn new(host: &'a dyn Host, report: &'a dyn Report, sources: &'a dyn Sources) -> Self {
-        Self { host, report, sources, said: BTreeSet::new(), current: Vec::new(), backoff: Backoff::default() }
+        Self { host, report, sources, said: BTreeSet::new(), current: Vec::new(), backoff: Backoff::default(), released: false }
     }
 
     /// Works until the node is what its configuration says.
@@ -130,7 +139,13 @@ impl<'a> Service<'a> {
         if self.first_time(Code::Applying) {
             self.report.report(Code::Applying, &plan.describe().join("; "));
         }
+        if !self.host.exists(CONFIGURED) {
+            self.host.write(CONFIGURED, b"", 0o644)?;
+        }
         self.carry_out(&plan.steps, &mut journal)?;
+        if journal.joined().is_none() && !std::mem::replace(&mut self.released, true) {
+            self.host.run("systemctl", &["start", "--no-block", "multi-user.target"], RELEASE_PATIENCE)?;
+        }
         self.wait_for_network(&loaded, plan.join.is_some())?;
         self.join(&plan, &loaded, &machine, &mut journal)
     }
@@ -158,9 +173,10 @@ impl<'a> Service<'a> {
         let wanted: Vec<_> =
             loaded.config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
         let mut missing = String::new();
-        for second in 0..if needed { NETWORK_SECONDS } else { NETWORK_SECONDS_ALONE } {
-            if second > 0 {
-                self.host.sleep(Duration::from_secs(1));
+        let seconds = if needed { NETWORK_SECONDS } else { NETWORK_SECONDS_ALONE };
+        for look in 0..seconds * u64::from(NETWORK_LOOKS) {
+            if look > 0 {
+                self.host.sleep(Duration::from_secs(1) / NETWORK_LOOKS);
             }
             let have = self.host.addresses()?;
             let absent: Vec<_> = wanted.iter().filter(|want| !have.iter().any(|have| have.address == **want)).collect();
