@@ -99,12 +99,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// A sandbox with the tree `root` as `/`, read-only.
     pub fn new(root: &Path) -> Self {
-        let environment = [
-            ("PATH", PATH),
-            ("HOME", "/root"),
-            ("LC_ALL", "C.UTF-8"),
-            ("TZ", "UTC"),
-        ];
+        let environment = [("PATH", PATH), ("HOME", "/root"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
         Self {
             spec: Spec {
                 root: root.to_owned(),

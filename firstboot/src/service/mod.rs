@@ -94,7 +94,15 @@ pub struct Service<'a> {
 impl<'a> Service<'a> {
     /// A service on a machine.
     pub fn new(host: &'a dyn Host, report: &'a dyn Report, sources: &'a dyn Sources) -> Self {
-        Self { host, report, sources, said: BTreeSet::new(), current: Vec::new(), backoff: Backoff::default(), released: false }
+        Self {
+            host,
+            report,
+            sources,
+            said: BTreeSet::new(),
+            current: Vec::new(),
+            backoff: Backoff::default(),
+            released: false,
+        }
     }
 
     /// Works until the node is what its configuration says.

@@ -33,14 +33,14 @@ pub struct Pinned<'a> {
 impl Pinned<'_> {
     /// Writes the image to `out`.
     pub fn write(&self, out: &Path) -> Result<(), RootError> {
-        if self.path.is_dir() { self.from_layout(out) } else { self.from_archive(out) }
+        if self.path.is_dir() { self.repack_layout(out) } else { self.repack_archive(out) }
     }
 
     fn wrong(&self, what: &str) -> RootError {
         RootError::Content(format!("container {} from {}: {what}", self.reference, self.path.display()))
     }
 
-    fn from_layout(&self, out: &Path) -> Result<(), RootError> {
+    fn repack_layout(&self, out: &Path) -> Result<(), RootError> {
         let blob = |digest: &str| -> Result<Vec<u8>, RootError> {
             let hex =
                 digest.strip_prefix("sha256:").filter(|h| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -56,8 +56,7 @@ impl Pinned<'_> {
         };
         let manifest: Value = serde_json::from_slice(&blob(self.digest)?)
             .map_err(|e| self.wrong(&format!("its manifest is no JSON: {e}")))?;
-        let config =
-            manifest["config"]["digest"].as_str().ok_or_else(|| self.wrong("its manifest names no config"))?;
+        let config = manifest["config"]["digest"].as_str().ok_or_else(|| self.wrong("its manifest names no config"))?;
         let layers = manifest["layers"].as_array().ok_or_else(|| self.wrong("its manifest names no layers"))?;
         let mut files = BTreeMap::from([(blob_name(config), blob(config)?)]);
         let mut names = Vec::new();
@@ -71,7 +70,7 @@ impl Pinned<'_> {
         write_archive(out, files.iter().map(|(n, b)| (n.as_str(), b.as_slice()))).map_err(RootError::io(out))
     }
 
-    fn from_archive(&self, out: &Path) -> Result<(), RootError> {
+    fn repack_archive(&self, out: &Path) -> Result<(), RootError> {
         let found = file_digest(self.path).map_err(RootError::io(self.path))?;
         if self.digest != format!("sha256:{found}") {
             return Err(self.wrong(&format!("its SHA-256 is {found}, the profile pins {}", self.digest)));
@@ -99,8 +98,8 @@ impl Pinned<'_> {
             header.set_size(size);
             writer.append_data(&mut header, name, content).map_err(RootError::io(out))
         };
-        let mut archive = tar::Archive::new(reader(self.path).map_err(unreadable)?);
-        for entry in archive.entries().map_err(unreadable)? {
+        let mut source = tar::Archive::new(reader(self.path).map_err(unreadable)?);
+        for entry in source.entries().map_err(unreadable)? {
             let mut entry = entry.map_err(unreadable)?;
             let name = name_of(&entry);
             if entry.header().entry_type().is_file() && wanted.contains(name.as_str()) {
@@ -145,11 +144,12 @@ impl Pinned<'_> {
             [] => Err(self.wrong("there is no image in it")),
             [only] => Ok(only),
             several => several.iter().find(named).ok_or_else(|| {
-                let names: Vec<&str> = several.iter().flat_map(|i| i.tags.iter().flatten()).map(String::as_str).collect();
+                let there: Vec<&str> =
+                    several.iter().flat_map(|i| i.tags.iter().flatten()).map(String::as_str).collect();
                 self.wrong(&format!(
                     "it holds {} images and none is called so; there are {}",
                     several.len(),
-                    names.join(", ")
+                    there.join(", ")
                 ))
             }),
         }
@@ -182,7 +182,7 @@ impl Contents {
             if self.files.contains(&name) {
                 return Some(name);
             }
-            name = self.links.get(&name)?.clone();
+            name.clone_from(self.links.get(&name)?);
         }
         None
     }
