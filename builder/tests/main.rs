@@ -8,6 +8,7 @@ mod build;
 mod context;
 mod determinism;
 mod full_disk;
+mod https;
 mod install;
 mod interruption;
 mod json;

@@ -251,6 +251,15 @@ impl Archive {
         how(files.get_mut(path).unwrap());
     }
 
+    /// Writes all files into a directory, for another server.
+    pub fn write_to(&self, directory: &std::path::Path) {
+        for (path, served) in &*self.files.lock().unwrap_or_else(PoisonError::into_inner) {
+            let path = directory.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, &served.content).unwrap();
+        }
+    }
+
     /// Serves nothing any more.
     pub fn close(&self) {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
