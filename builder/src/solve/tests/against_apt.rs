@@ -1,4 +1,4 @@
-//! The solver against `apt-get install --simulate` on the same indexes, over hundreds of sets.
+//! The solver against `apt-get install` on the same indexes, over hundreds of sets.
 //!
 //! The sets: what the profiles that ship ask for, some large ones, and sets drawn from all of `main` by a generator
 //! with a fixed seed. `INGOT_SOLVER_SETS` says how many are drawn, `INGOT_SOLVER_SEED` which, and
