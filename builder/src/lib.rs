@@ -13,6 +13,8 @@ pub mod boot;
 pub mod build;
 pub mod cache;
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod image;
 pub mod lock;
 pub mod process;

@@ -85,7 +85,7 @@ impl Suite {
     }
 
     /// A suite made from the text of an index, for tests of the solver.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of_text(repository: &str, priority: i32, text: &str) -> Self {
         let release = VerifiedRelease {
             what: repository.to_owned(),

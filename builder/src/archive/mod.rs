@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-mod apt_sources;
+pub(crate) mod apt_sources;
 pub mod index;
 pub mod mirror;
 pub mod packages;
@@ -21,6 +21,8 @@ pub mod release;
 mod signature;
 #[cfg(test)]
 pub(crate) mod test_archive;
+#[cfg(test)]
+pub(crate) mod test_index;
 pub mod version;
 
 /// A repository cannot be used.

@@ -8,6 +8,7 @@ use crate::archive::index::Suite;
 use crate::archive::relation;
 
 mod against_apt;
+mod apt;
 
 /// `name version ; field: value ; …` per line, as an index.
 fn index(lines: &[&str]) -> String {
