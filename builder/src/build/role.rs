@@ -14,7 +14,7 @@ use super::plan::{Built, RolePlan};
 use super::{BuildError, Prepared, Request, Site, watch};
 use crate::image::{erofs, verity};
 use crate::lock::LockedSet;
-use crate::profile::{Container, Profile};
+use crate::profile::{Container, Profile, Repository};
 use crate::progress::Progress;
 use crate::root::{RootPackage, containers, content, install, make_root, order, provided, seal};
 use crate::store::{Fetch, Store};
@@ -43,7 +43,8 @@ fn fetches(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>
         let repository = profile.repositories.get(name).ok_or_else(|| {
             BuildError::Input(format!("the lock's packages come from {name}, which the profile does not define"))
         })?;
-        Ok(site.mirrors.resolve(repository)?)
+        let snapshot = set.snapshots.get(name).cloned();
+        Ok(site.mirrors.resolve(&Repository { snapshot, ..repository.clone() })?)
     })
 }
 

@@ -160,6 +160,12 @@ pub struct Release {
     pub valid_for: Option<i64>,
     /// Signed by a key that is in no keyring.
     pub by_a_stranger: bool,
+    /// Days by which its date lies back.
+    pub days_old: u32,
+    /// Lists MD5 sums alone.
+    pub weak: bool,
+    /// Below which path it is served: empty, or a snapshot's id with a slash.
+    pub place: &'static str,
 }
 
 type Files = Arc<Mutex<BTreeMap<String, Served>>>;
@@ -228,19 +234,25 @@ impl Archive {
         let now = SystemTime::now();
         let mut release =
             String::from("Origin: Test\nSuite: test\nCodename: test\nArchitectures: amd64\nComponents: main\n");
-        writeln!(release, "Date: {}", rfc2822(now - Duration::from_mins(1))).unwrap();
+        writeln!(release, "Date: {}", rfc2822(now - Duration::from_mins(1) - how.days_old * DAY)).unwrap();
         if let Some(seconds) = how.valid_for {
             let span = Duration::from_secs(seconds.unsigned_abs());
             let until = if seconds < 0 { now - span } else { now + span };
             writeln!(release, "Valid-Until: {}", rfc2822(until)).unwrap();
         }
-        write!(release, "Acquire-By-Hash: yes\nSHA256:\n {hash} {} {INDEX}.xz\n", index.len()).unwrap();
+        let section = if how.weak { "MD5Sum" } else { "SHA256" };
+        write!(release, "Acquire-By-Hash: yes\n{section}:\n {hash} {} {INDEX}.xz\n", index.len()).unwrap();
         let signed = sign(if how.by_a_stranger { &self.stranger } else { &self.key }, &release, now);
         for path in [format!("{INDEX}.xz"), format!("main/binary-amd64/by-hash/SHA256/{hash}")] {
             files.insert(format!("dists/test/{path}"), Served { content: index.clone(), cut: None });
         }
         files.insert("dists/test/InRelease".to_owned(), Served { content: signed, cut: None });
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        let mut served = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // A snapshot stands beside the rest.
+        if how.place.is_empty() {
+            served.clear();
+        }
+        served.extend(files.into_iter().map(|(path, file)| (format!("{}{path}", how.place), file)));
     }
 
     /// Changes what is served for the one path that contains `part`, behind the signature's back.
