@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::super::*;
+use crate::archive::history::History;
 use crate::archive::index::{self, Access, Suite};
 use crate::lock::tests::{debian_13, is_unreachable, now, test_store};
 use crate::process::{ProcessError, Tool};
@@ -81,13 +82,13 @@ impl Apt {
 fn chooses_what_apt_chooses() {
     let Some((repositories, mirrors)) = debian_13() else { return };
     let (_temporary, store) = test_store();
-    let snapshots = BTreeSet::new();
+    let history = History::default();
     let access = Access {
         store: &store,
         mirrors: &mirrors,
         architecture: "amd64",
         now: now(),
-        snapshots: &snapshots,
+        history: &history,
         offline: false,
         jobs: 8,
         progress: &Silent,
