@@ -73,7 +73,9 @@ fn an_archive_that_goes_back_in_time_is_refused_until_it_is_accepted() {
 fn a_release_file_with_weak_digests_is_refused() {
     let archive = archive([]);
     archive.publish(&Release { weak: true, ..Release::default() });
-    TestContext::on(&archive, &["hello"]).lock().failed(1, &["vendor", "no SHA256 section", "leave the repository out"]);
+    TestContext::on(&archive, &["hello"])
+        .lock()
+        .failed(1, &["vendor", "no SHA256 section", "leave the repository out"]);
 }
 
 /// The id of a snapshot some days ago.
@@ -99,7 +101,9 @@ fn a_snapshot_is_locked_and_built_from_its_own_place() {
     context.ingot(&["lock", "--snapshot", id, "site/node"]).failed(2, &[id, "no repository", "`snapshot_url`"]);
     context.ingot(&["lock", "--snapshot", "yesterday", "site/node"]).failed(2, &[]);
     let base = context.read("profiles/base/debian-13.toml");
-    let with = |line: &str| base.replacen("url = ", &format!("snapshot_url = \"{}/${{snapshot}}\"\n{line}url = ", archive.url()), 1);
+    let with = |line: &str| {
+        base.replacen("url = ", &format!("snapshot_url = \"{}/${{snapshot}}\"\n{line}url = ", archive.url()), 1)
+    };
     context.write("profiles/base/debian-13.toml", with(""));
     // By the option, for once: older by intention, and expired since.
     context.ingot(&["lock", "--snapshot", id, "site/node"]).succeeded();

@@ -11,3 +11,4 @@ mod full_disk;
 mod install;
 mod interruption;
 mod json;
+mod ubuntu;

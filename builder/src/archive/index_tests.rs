@@ -218,7 +218,8 @@ fn an_archive_does_not_go_back_in_time_unasked() {
     dated(&mut archive, "", monday, "old");
     let back = archive.serve();
     let text = fixture.load(&[&repository], Some(&back)).unwrap_err().to_string();
-    let dates = "r s is dated Mon, 29 Dec 2025 12:00:00 GMT, and the one that this host saw last Tue, 30 Dec 2025 12:00:00 GMT";
+    let dates =
+        "r s is dated Mon, 29 Dec 2025 12:00:00 GMT, and the one that this host saw last Tue, 30 Dec 2025 12:00:00 GMT";
     assert!(text.starts_with(dates), "{text}");
     assert!(text.contains("--mirror r=URL") && text.contains("--allow-rollback"), "{text}");
     // What was known stays known.

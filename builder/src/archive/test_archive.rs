@@ -67,14 +67,7 @@ impl TestArchive {
     }
 
     /// The same with another date.
-    pub fn add_dated_suite(
-        &mut self,
-        place: &str,
-        date: &str,
-        head: &str,
-        indexes: &[(&str, Vec<u8>)],
-        by_hash: bool,
-    ) {
+    pub fn add_dated_suite(&mut self, place: &str, date: &str, head: &str, indexes: &[(&str, Vec<u8>)], by_hash: bool) {
         let mut release = format!("Origin: Test\nDate: {date}\n{head}");
         if by_hash {
             release.push_str("Acquire-By-Hash: yes\n");

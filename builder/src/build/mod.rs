@@ -231,11 +231,8 @@ pub fn lock(
         Err(error) => return Err(error.into()),
     };
     let mut new = old.clone();
-    let history = History {
-        locked: old.dates(),
-        allow_rollback: request.allow_rollback,
-        snapshot: request.snapshot.clone(),
-    };
+    let history =
+        History { locked: old.dates(), allow_rollback: request.allow_rollback, snapshot: request.snapshot.clone() };
     let mut have_snapshots = false;
     for group in sets::groups(site, roles)? {
         let access = crate::archive::index::Access {
@@ -253,7 +250,8 @@ pub fn lock(
         new = new.updated(crate::lock::resolve(&group.sets, context)?);
     }
     if let Some(snapshot) = request.snapshot.as_ref().filter(|_| !have_snapshots) {
-        let message = format!("snapshot {snapshot} is asked for, and no repository of these roles has a `snapshot_url`");
+        let message =
+            format!("snapshot {snapshot} is asked for, and no repository of these roles has a `snapshot_url`");
         return Err(BuildError::Input(message));
     }
     Ok((old, new))

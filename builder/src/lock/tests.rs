@@ -187,7 +187,13 @@ fn lock_of(sets: &[(&str, &[(&str, &str)])]) -> Lock {
         let packages: Vec<LockedPackage> = packages.iter().map(|(n, v)| package(n, v)).collect();
         let mut references: Vec<String> = packages.iter().map(LockedPackage::reference).collect();
         references.sort();
-        let set = Set { name: (*name).into(), profile: A.into(), date: 1_700_000_000, snapshots: BTreeMap::new(), packages: references };
+        let set = Set {
+            name: (*name).into(),
+            profile: A.into(),
+            date: 1_700_000_000,
+            snapshots: BTreeMap::new(),
+            packages: references,
+        };
         lock.sets.insert((*name).into(), set);
         lock.packages.extend(packages.into_iter().map(|p| (p.reference(), p)));
     }
