@@ -78,15 +78,20 @@ fn a_release_file_with_weak_digests_is_refused() {
         .failed(1, &["vendor", "no SHA256 section", "leave the repository out"]);
 }
 
-/// The id of a snapshot some days ago.
+/// The path of a snapshot some days ago.
 fn days_ago(days: u64) -> &'static str {
     #[allow(clippy::disallowed_methods)] // a snapshot must be later than what it holds
     let time = std::time::SystemTime::now() - std::time::Duration::from_hours(24 * days);
-    let text = httpdate::fmt_http_date(time);
+    format!("{}/", moment(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs())).leak()
+}
+
+/// The id of the snapshot of a moment, in seconds since 1970.
+fn moment(seconds: u64) -> String {
+    let text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
     let words: Vec<&str> = text.split([' ', ',']).filter(|word| !word.is_empty()).collect();
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let month = months.iter().position(|month| *month == words[2]).unwrap() + 1;
-    format!("{}{month:02}{}T{}Z/", words[3], words[1], words[4].replace(':', "")).leak()
+    format!("{}{month:02}{}T{}Z", words[3], words[1], words[4].replace(':', ""))
 }
 
 #[test]
@@ -251,7 +256,42 @@ fn a_package_gone_from_the_archive_is_named() {
     let context = TestContext::on(&archive, &["hello"]);
     context.lock().succeeded();
     archive.close();
-    context.build(&[]).failed(1, &["cannot fetch", "404"]);
+    context.build(&[]).failed(1, &["cannot fetch", "404", "Run `ingot lock`", "--mirror NAME=URL"]);
+}
+
+#[test]
+fn a_package_gone_from_the_archive_is_fetched_from_its_past() {
+    let archive = archive([]);
+    let context = TestContext::on(&archive, &["hello"]);
+    let base = context.read("profiles/base/debian-13.toml");
+    let past = format!("snapshot_url = \"{}/past/${{snapshot}}\"\nurl = ", archive.url());
+    context.write("profiles/base/debian-13.toml", base.replacen("url = ", &past, 1));
+    context.lock().succeeded();
+    let lock: toml::Table = context.read("ingot.lock").parse().unwrap();
+    let date = u64::try_from(lock["release"][0]["date"].as_integer().unwrap()).unwrap();
+    let place: &'static str = format!("past/{}/", moment(date + 3600)).leak();
+    archive.close();
+    archive.publish(&Release { place, ..Release::default() });
+    let outcome = context.build(&[]);
+    assert!(!outcome.stderr.contains("cannot fetch"), "{}", outcome.stderr);
+    let objects = walkdir(&context.cache().join("store/objects"));
+    for package in lock["package"].as_array().unwrap() {
+        let hash = package["sha256"].as_str().unwrap();
+        assert!(objects.iter().any(|name| name == hash), "{hash} was not fetched");
+    }
+}
+
+/// Names of all files below a directory.
+fn walkdir(directory: &std::path::Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        if entry.path().is_dir() {
+            names.extend(walkdir(&entry.path()));
+        } else {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    names
 }
 
 #[test]

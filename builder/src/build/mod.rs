@@ -16,6 +16,7 @@
 //! | publish | image | other forms, block map, manifest |
 
 mod disk;
+mod fetch;
 mod keys;
 mod node;
 mod plan;
@@ -160,6 +161,12 @@ pub enum BuildError {
     Manifest(#[from] crate::image::manifest::ManifestError),
     #[error(transparent)]
     Publish(#[from] crate::publish::PublishError),
+    /// A server answered, but not with what is wanted.
+    #[error(
+        "{source}\nan archive keeps old versions for a while only. Run `ingot lock` for those that it has now, name a mirror \
+         that has more with --mirror NAME=URL, or build from a cache that has them"
+    )]
+    Gone { source: StoreError },
     #[error("{what}: {source}")]
     Program { what: String, source: crate::process::ProcessError },
     #[error("{}: {source}", .path.display())]
