@@ -12,3 +12,4 @@ mod https;
 mod install;
 mod interruption;
 mod json;
+mod ubuntu;

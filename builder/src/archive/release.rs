@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::ArchiveError;
 use super::signature::{Keyring, Signed};
+use crate::profile::snapshot::days_since_1970;
 
 /// How far `Date` may lie ahead of this host's clock, in seconds, before it counts as being in the future.
 const CLOCK_TOLERANCE: u64 = 600;
@@ -220,9 +221,7 @@ fn parse_date(text: &str) -> Option<u64> {
         }
         _ => return None,
     };
-    // Days since 1970 of the proleptic Gregorian calendar, counting years from March.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    let days = days_since_1970(year, month, day);
     u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
 }
 

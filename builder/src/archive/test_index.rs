@@ -1,6 +1,6 @@
 //! Debian 13's indexes as this host's mirror has them, for tests that compare with apt and dpkg.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::index::{self, Access, Suite};
@@ -26,13 +26,13 @@ pub(crate) fn debian_13() -> Option<Vec<Suite>> {
         return None;
     }
     let (_temporary, store) = test_store();
-    let snapshots = BTreeSet::new();
+    let history = super::history::History::default();
     let access = Access {
         store: &store,
         mirrors: &mirrors,
         architecture: "amd64",
         now: now(),
-        snapshots: &snapshots,
+        history: &history,
         offline: false,
         jobs: 8,
         progress: &Silent,

@@ -16,6 +16,7 @@
 //! | publish | image | other forms, block map, manifest |
 
 mod disk;
+mod fetch;
 mod keys;
 mod node;
 mod plan;
@@ -29,10 +30,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::archive::history::History;
 use crate::archive::mirror::Mirrors;
 use crate::cache::{Cache, CacheError};
 use crate::lock::{Lock, LockError};
-use crate::profile::{ProfileError, Tree};
+use crate::profile::{ProfileError, Snapshot, Tree};
 use crate::progress::Progress;
 use crate::root::RootError;
 use crate::store::{Store, StoreError};
@@ -159,6 +161,12 @@ pub enum BuildError {
     Manifest(#[from] crate::image::manifest::ManifestError),
     #[error(transparent)]
     Publish(#[from] crate::publish::PublishError),
+    /// A server answered, but not with what is wanted.
+    #[error(
+        "{source}\nan archive keeps old versions for a while only. Run `ingot lock` for those that it has now, name a mirror \
+         that has more with --mirror NAME=URL, or build from a cache that has them"
+    )]
+    Gone { source: StoreError },
     #[error("{what}: {source}")]
     Program { what: String, source: crate::process::ProcessError },
     #[error("{}: {source}", .path.display())]
@@ -206,28 +214,52 @@ pub struct Prepared {
     pub versions: BTreeMap<String, String>,
 }
 
+/// How to lock.
+#[derive(Debug, Clone)]
+pub struct LockRequest {
+    /// Seconds since 1970: what signatures and dates are checked against.
+    pub now: u64,
+    /// Takes archives that have gone back in time.
+    pub allow_rollback: bool,
+    /// The moment of the archives to take, in place of the profiles'.
+    pub snapshot: Option<Snapshot>,
+}
+
 /// Resolves the sets of `roles` anew and puts them into the lock; gives the old and the new lock.
-pub fn lock(site: &Site, roles: &[String], now: u64, progress: &dyn Progress) -> Result<(Lock, Lock), BuildError> {
+pub fn lock(
+    site: &Site,
+    roles: &[String],
+    request: &LockRequest,
+    progress: &dyn Progress,
+) -> Result<(Lock, Lock), BuildError> {
     let old = match Lock::read(&site.lock_file) {
         Ok(lock) => lock,
         Err(LockError::Absent { .. }) => Lock::default(),
         Err(error) => return Err(error.into()),
     };
     let mut new = old.clone();
-    let none = std::collections::BTreeSet::new();
+    let history =
+        History { locked: old.dates(), allow_rollback: request.allow_rollback, snapshot: request.snapshot.clone() };
+    let mut have_snapshots = false;
     for group in sets::groups(site, roles)? {
         let access = crate::archive::index::Access {
             store: &site.store,
             mirrors: &site.mirrors,
             architecture: &group.architecture,
-            now,
-            snapshots: &none,
+            now: request.now,
+            history: &history,
             offline: site.offline,
             jobs: site.jobs,
             progress,
         };
+        have_snapshots |= group.repositories.values().any(|r| r.snapshot_url.is_some());
         let context = crate::lock::Context { repositories: &group.repositories, access };
         new = new.updated(crate::lock::resolve(&group.sets, context)?);
+    }
+    if let Some(snapshot) = request.snapshot.as_ref().filter(|_| !have_snapshots) {
+        let message =
+            format!("snapshot {snapshot} is asked for, and no repository of these roles has a `snapshot_url`");
+        return Err(BuildError::Input(message));
     }
     Ok((old, new))
 }

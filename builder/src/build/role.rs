@@ -11,10 +11,9 @@ use uuid::Uuid;
 
 use super::keys::as_json;
 use super::plan::{Built, RolePlan};
-use super::{BuildError, Prepared, Request, Site, watch};
+use super::{BuildError, Prepared, Request, Site, fetch, watch};
 use crate::image::{erofs, verity};
-use crate::lock::LockedSet;
-use crate::profile::{Container, Profile};
+use crate::profile::Container;
 use crate::progress::Progress;
 use crate::root::{RootPackage, containers, content, install, make_root, order, provided, seal};
 use crate::store::{Fetch, Store};
@@ -23,8 +22,8 @@ use crate::tools::Tools;
 /// Prepares the tools tree that goes with a role.
 pub fn tools(site: &Site, plan: &RolePlan, progress: &dyn Progress) -> Result<Prepared, BuildError> {
     if !site.cache.has("tools", &plan.keys.tools) {
-        let fetches = fetches(site, &plan.tools_set, &plan.tools_profile)?;
-        site.store.ensure(&fetches, site.jobs.max(8), site.offline, progress)?;
+        let fetches = fetch::of_set(site, &plan.tools_set, &plan.tools_profile)?;
+        fetch::ensure(site, &fetches, progress)?;
     }
     let debs = || {
         let store = &site.store;
@@ -33,18 +32,6 @@ pub fn tools(site: &Site, plan: &RolePlan, progress: &dyn Progress) -> Result<Pr
     let tools = Tools::prepare(&site.cache, &plan.keys.tools, debs, site.jobs, progress)?;
     let versions = plan.tools_set.packages.iter().map(|p| (p.name.clone(), p.version.clone())).collect();
     Ok(Prepared { tools, key: plan.keys.tools.clone(), versions })
-}
-
-fn fetches(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>, BuildError> {
-    set.fetches(&site.store, |name| {
-        if site.offline {
-            return Ok(String::new()); // the store names what is missing
-        }
-        let repository = profile.repositories.get(name).ok_or_else(|| {
-            BuildError::Input(format!("the lock's packages come from {name}, which the profile does not define"))
-        })?;
-        Ok(site.mirrors.resolve(repository)?)
-    })
 }
 
 /// Builds one role, or finds it built already.
@@ -102,15 +89,15 @@ impl Build<'_> {
         let plan = self.plan;
         let mut all = Vec::new();
         if !self.site.cache.has("trees", &plan.keys.install) {
-            all.extend(fetches(self.site, &plan.packages, &plan.profile)?);
+            all.extend(fetch::of_set(self.site, &plan.packages, &plan.profile)?);
         }
         for (name, set) in &plan.container_sets {
             if !plan.keys.containers.get(name).is_some_and(|key| self.site.cache.has("containers", key)) {
-                all.extend(fetches(self.site, set, &plan.profile)?);
+                all.extend(fetch::of_set(self.site, set, &plan.profile)?);
             }
         }
         if !self.site.cache.has("tools", &plan.keys.tools) {
-            all.extend(fetches(self.site, &plan.tools_set, &plan.tools_profile)?);
+            all.extend(fetch::of_set(self.site, &plan.tools_set, &plan.tools_profile)?);
         }
         for artifact in plan.profile.artifacts.values().filter(|a| a.source.starts_with("http")) {
             if !self.store().has(&artifact.sha256, None) {
@@ -118,9 +105,7 @@ impl Build<'_> {
                 all.push(Fetch { sha256: artifact.sha256.clone(), size: 0, urls: vec![artifact.source.clone()], name });
             }
         }
-        // Downloads wait for the network, not for a core.
-        self.store().ensure(&all, self.site.jobs.max(8), self.site.offline, self.progress)?;
-        Ok(())
+        fetch::ensure(self.site, &all, self.progress)
     }
 
     /// The tree with all packages configured.

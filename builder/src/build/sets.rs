@@ -29,6 +29,7 @@ pub fn role_set(profile: &Profile) -> SetRequest {
             pins: profile.packages.pins.clone(),
             provided: profile.packages.provided.clone(),
             recommends: profile.packages.recommends,
+            phased: profile.packages.phased,
             include_essential: true,
         },
         repositories: repository_order(profile),
@@ -48,6 +49,7 @@ pub fn container_sets(profile: &Profile) -> BTreeMap<String, SetRequest> {
             let request = Request {
                 include: packages.iter().cloned().collect(),
                 pins: profile.packages.pins.clone(),
+                phased: profile.packages.phased,
                 ..Request::default()
             };
             let set = SetRequest {

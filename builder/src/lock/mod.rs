@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::archive::ArchiveError;
 use crate::archive::release::is_sha256;
+use crate::profile::Snapshot;
 use crate::solve::SolveError;
 use crate::store::{Fetch, Store};
 
@@ -119,6 +120,9 @@ pub struct Release {
     pub date: u64,
     /// Fingerprint of the certificate that signed it.
     pub signer: String,
+    /// The moment that it was read at; absent for what the archive had when the lock was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
 }
 
 /// An exact package.
@@ -195,6 +199,9 @@ pub(crate) struct Set {
     pub profile: String,
     pub date: u64,
     pub packages: Vec<String>,
+    /// Of repositories that were read at a moment of their past: which one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<String, Snapshot>,
 }
 
 /// A lock in memory: sound, and in its fixed order.
@@ -217,6 +224,8 @@ pub struct LockedSet {
     pub profile: String,
     /// The newest date of the releases it was resolved from, in seconds since 1970: `SOURCE_DATE_EPOCH`.
     pub date: u64,
+    /// Of repositories that were read at a moment of their past: which one.
+    pub snapshots: BTreeMap<String, Snapshot>,
     /// Sorted by name.
     pub packages: Vec<LockedPackage>,
 }
@@ -290,6 +299,13 @@ impl Lock {
         self.sets.keys().map(String::as_str)
     }
 
+    /// Dates of the releases of the present that it was made from, by repository and suite: no archive goes back
+    /// behind them unasked.
+    pub fn dates(&self) -> BTreeMap<(String, String), u64> {
+        let present = self.releases.iter().filter(|r| r.snapshot.is_none());
+        present.map(|r| ((r.repository.clone(), r.suite.clone()), r.date)).collect()
+    }
+
     /// The releases it was made from.
     pub fn releases(&self) -> &[Release] {
         &self.releases
@@ -307,7 +323,8 @@ impl Lock {
         let packages = set.packages.iter().filter_map(|reference| self.packages.get(reference)).cloned();
         let mut packages: Vec<LockedPackage> = packages.collect();
         packages.sort();
-        Ok(LockedSet { name: set.name.clone(), profile: set.profile.clone(), date: set.date, packages })
+        let (name, profile, snapshots) = (set.name.clone(), set.profile.clone(), set.snapshots.clone());
+        Ok(LockedSet { name, profile, date: set.date, snapshots, packages })
     }
 
     /// This lock with the sets of `new` put in or replaced; packages that no set uses any more are left out.
@@ -315,9 +332,9 @@ impl Lock {
     pub fn updated(mut self, new: Lock) -> Self {
         self.sets.extend(new.sets);
         self.packages.extend(new.packages);
-        let mut releases: BTreeMap<(String, String), Release> = BTreeMap::new();
+        let mut releases: BTreeMap<_, Release> = BTreeMap::new();
         for release in self.releases.into_iter().chain(new.releases) {
-            releases.insert((release.repository.clone(), release.suite.clone()), release);
+            releases.insert((release.repository.clone(), release.suite.clone(), release.snapshot.clone()), release);
         }
         self.releases = releases.into_values().collect();
         self.drop_unused();
@@ -335,8 +352,13 @@ impl Lock {
     fn drop_unused(&mut self) {
         let used: BTreeSet<&String> = self.sets.values().flat_map(|s| &s.packages).collect();
         self.packages.retain(|reference, _| used.contains(reference));
-        let repositories: BTreeSet<&String> = self.packages.values().map(|p| &p.repository).collect();
-        self.releases.retain(|r| repositories.contains(&r.repository));
+        // Repositories with the moments at which sets have read them.
+        let mut read: BTreeSet<(&str, Option<&Snapshot>)> = BTreeSet::new();
+        for set in self.sets.values() {
+            let packages = set.packages.iter().filter_map(|reference| self.packages.get(reference));
+            read.extend(packages.map(|p| (p.repository.as_str(), set.snapshots.get(&p.repository))));
+        }
+        self.releases.retain(|r| read.contains(&(r.repository.as_str(), r.snapshot.as_ref())));
     }
 }
 

@@ -74,6 +74,8 @@ pub struct RepositoryFile {
     pub components: Vec<String>,
     pub keyring: Option<String>,
     pub priority: Option<i32>,
+    pub snapshot: Option<String>,
+    pub snapshot_url: Option<String>,
 }
 
 /// `[repositories.NAME.host_mirror]`
@@ -94,6 +96,7 @@ pub struct PackagesFile {
     pub exclude: Vec<String>,
     pub pins: BTreeMap<String, String>,
     pub recommends: Option<bool>,
+    pub phased: Option<bool>,
     pub provided: Vec<String>,
     pub path_exclude: Vec<String>,
     pub path_include: Vec<String>,

@@ -100,8 +100,18 @@ pub(super) fn refusal(universe: &Universe<'_>, request: &Request, id: PackageId)
     if request.exclude.contains(package.name) {
         return Some("the profile excludes it".to_owned());
     }
-    let pin = request.pins.get(package.name)?;
-    (!glob::matches(pin, package.version)).then(|| format!("the profile pins it to `{pin}`"))
+    let pin = request.pins.get(package.name);
+    if let Some(pin) = pin.filter(|pin| !glob::matches(pin, package.version)) {
+        return Some(format!("the profile pins it to `{pin}`"));
+    }
+    // apt draws lots by machine. Two builders would not agree, so here a version waits until it is meant for all.
+    let asked_for = request.phased || pin.is_some_and(|pin| pin == package.version);
+    (package.phased < 100 && !asked_for).then(|| {
+        format!(
+            "the archive is still phasing it in ({} %); take it with `phased = true`, or with a pin that names it",
+            package.phased
+        )
+    })
 }
 
 pub(super) fn package_id(solvable: SolvableId) -> PackageId {

@@ -106,25 +106,31 @@ impl Store {
         }
         let mut download = Download { store: self, fetch, path: &path, file, hasher: Sha256::new(), length: 0, task };
         download.take_up()?;
-        let mut attempts = Vec::new();
+        let (mut attempts, mut answered) = (Vec::new(), false);
         for url in &fetch.urls {
             match download.try_url(url) {
                 Ok(()) => {
                     self.admit(&download.file, &path, &fetch.sha256)?;
                     return Ok(());
                 }
-                Err(Stop::Url(problem)) => attempts.push((url.clone(), problem)),
+                Err(Stop::Silent(problem)) => attempts.push((url.clone(), problem)),
+                Err(Stop::Url(problem)) => {
+                    answered = true;
+                    attempts.push((url.clone(), problem));
+                }
                 Err(Stop::Store(error)) => return Err(error),
             }
         }
-        Err(StoreError::Fetch { name: fetch.name.clone(), attempts })
+        Err(StoreError::Fetch { name: fetch.name.clone(), attempts, answered })
     }
 }
 
 /// Why a URL was given up.
 enum Stop {
-    /// Another URL may do.
+    /// The server has no such file, or another one; another URL may do.
     Url(String),
+    /// The server could not be asked, or did not come to an end; another URL may do.
+    Silent(String),
     /// No URL will do: the store itself has a problem.
     Store(StoreError),
 }
@@ -199,7 +205,7 @@ impl Download<'_> {
                         attempt = 1;
                     }
                     if attempt >= self.store.http.retries.attempts {
-                        return Err(Stop::Url(format!("{problem} ({attempt} attempts)")));
+                        return Err(Stop::Silent(format!("{problem} ({attempt} attempts)")));
                     }
                     self.store.http.pause(attempt, asked);
                 }
