@@ -1,8 +1,18 @@
 //! Names, versions and relations here are those of the archives of Ubuntu 24.04 and Debian 13.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::archive::index::Access;
+use crate::archive::mirror::Mirrors;
+use crate::archive::test_archive::{NOW, TestArchive};
+use crate::lock::{Context, Lock, LockError, SetRequest, resolve};
+use crate::progress::Silent;
+use crate::solve::Request;
+use crate::store::Store;
 
 const KERNEL: &str = "linux-image-6.8.0-151-generic";
 const MODULES: &str = "linux-modules-nvidia-580-server-open-6.8.0-151-generic";
@@ -209,6 +219,71 @@ fn names_of_the_archives_are_read() {
     for version in ["6.8.0-151.151", "20240109+1", "580", "580.", "580..1", "58.1", "", "1.19.0-1"] {
         assert_eq!(upstream(version), None, "{version}");
     }
+}
+
+fn index(packages: &[LockedPackage]) -> Vec<u8> {
+    let stanza = |p: &LockedPackage| {
+        format!(
+            "Package: {}\nVersion: {}\nArchitecture: amd64\nDepends: {}\nFilename: ./{}.deb\nSize: 1\nSHA256: {}\n\n",
+            p.name, p.version, p.depends, p.name, p.sha256
+        )
+    };
+    packages.iter().map(stanza).collect::<String>().replace("Depends: \n", "").into_bytes()
+}
+
+/// Locks these names from two signed archives: one in Ubuntu's layout with `ubuntu`, and NVIDIA's flat one with `toolkit`.
+fn locked(ubuntu: &[LockedPackage], toolkit: &[LockedPackage], include: &[&str]) -> Result<Lock, LockError> {
+    let (mut suites, mut flat) = (TestArchive::new(), TestArchive::new());
+    let head = "Architectures: amd64\nComponents: restricted\n";
+    suites.add_suite("dists/noble/", head, &[("restricted/binary-amd64/Packages", index(ubuntu))], false);
+    flat.add_suite("", "", &[("Packages", index(toolkit))], false);
+    let repositories =
+        [suites.repository("ubuntu", &["noble"], &["restricted"]), flat.repository("nvidia", &["/"], &[])];
+    let (suites, flat) = (suites.serve(), flat.serve());
+    let urls = [("ubuntu".to_owned(), suites.url("")), ("nvidia".to_owned(), flat.url(""))];
+    let mirrors = Mirrors::with_host(urls.into(), [], Path::new("/nonexistent"));
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let set = SetRequest {
+        name: "gpu@ubuntu-24.04".into(),
+        request: Request { include: include.iter().map(|n| (*n).to_owned()).collect(), ..Request::default() },
+        repositories: vec!["ubuntu".into(), "nvidia".into()],
+    };
+    let access = Access {
+        store: &store,
+        mirrors: &mirrors,
+        architecture: "amd64",
+        now: NOW,
+        snapshots: &BTreeSet::new(),
+        offline: false,
+        jobs: 2,
+        progress: &Silent,
+    };
+    let repositories = repositories.map(|r| (r.name.clone(), r)).into();
+    resolve(&[set], Context { repositories: &repositories, access })
+}
+
+#[test]
+fn a_set_from_ubuntus_and_nvidias_archives_is_locked_only_if_it_fits() {
+    let ubuntu: Vec<LockedPackage> = noble().into_iter().filter(|p| !TOOLKIT.contains(&p.name.as_str())).collect();
+    let mut toolkit: Vec<LockedPackage> = TOOLKIT.map(|name| package(name, "1.19.0-1")).into();
+    let include = [MODULES, "nvidia-utils-580-server", "nvidia-fabricmanager-580", TOOLKIT[0], TOOLKIT[1]];
+    let set = locked(&ubuntu, &toolkit, &include).unwrap().set("gpu@ubuntu-24.04").unwrap();
+    assert_eq!(set.package(TOOLKIT[1]).unwrap().repository, "nvidia");
+    assert!(set.package(KERNEL).is_some(), "the modules bring their kernel");
+
+    let late = with(ubuntu.clone(), package("nvidia-fabricmanager-580", "580.159.03-0ubuntu0.24.04.1"));
+    let error = locked(&late, &toolkit, &include).unwrap_err();
+    assert!(matches!(error, LockError::Gpu { .. }));
+    let message = error.to_string();
+    assert!(message.starts_with("`gpu@ubuntu-24.04`: ") && message.contains("nvidia-fabricmanager-580"), "{message}");
+
+    let other = [ubuntu.clone(), vec![package("linux-image-6.8.0-149-generic", "6.8.0-149.149")]].concat();
+    let both = [&include[..], &["linux-image-6.8.0-149-generic"]].concat();
+    assert!(locked(&other, &toolkit, &both).unwrap_err().to_string().contains("is built for kernel 6.8.0-151-generic"));
+
+    toolkit[1].version = "1.20.0-1".into();
+    assert!(locked(&ubuntu, &toolkit, &include).unwrap_err().to_string().contains("one container toolkit"));
 }
 
 proptest! {
