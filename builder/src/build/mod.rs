@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | fetch | lock | packages in the store |
 //! | tools | locked tools | tree of programs |
-//! | install | locked packages, dpkg options | tree with configured packages |
+//! | modules | locked packages of the modules' build | kernel modules built by DKMS |
+//! | install | locked packages, dpkg options, built modules | tree with configured packages |
 //! | containers | locked packages | docker-archives |
 //! | seal | install, containers, profile, overlays, firstboot | root file system, hash tree |
 //! | kernel | install, stage1, module list | initrd |

@@ -1,9 +1,10 @@
-//! Which sets of packages a role needs: its own, one for each container made from packages, and the tools.
+//! Which sets of packages a role needs: its own, one for each container made from packages, one for kernel modules that
+//! are built, and the tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BuildError, Site};
-use crate::lock::SetRequest;
+use crate::lock::{SetRequest, dkms_set_name};
 use crate::profile::{self, Container, Explained, Profile, Repository};
 use crate::solve::Request;
 
@@ -61,6 +62,24 @@ pub fn container_sets(profile: &Profile) -> BTreeMap<String, SetRequest> {
         }
     }
     sets
+}
+
+/// The set of packages that build kernel modules for a role; `None` where it has nothing built.
+pub fn dkms_set(profile: &Profile) -> Option<SetRequest> {
+    let request = Request {
+        include: profile.dkms.clone(),
+        exclude: profile.packages.exclude.clone(),
+        pins: profile.packages.pins.clone(),
+        provided: profile.packages.provided.clone(),
+        recommends: false,
+        phased: profile.packages.phased,
+        include_essential: true,
+    };
+    (!profile.dkms.is_empty()).then(|| SetRequest {
+        name: dkms_set_name(&role_set_name(profile)),
+        request,
+        repositories: repository_order(profile),
+    })
 }
 
 /// The base's repositories first: of equal priority they win.
@@ -126,6 +145,9 @@ pub fn groups(site: &Site, roles: &[String]) -> Result<Vec<Group>, BuildError> {
         let profile = load(site, role)?.profile;
         add(&profile, role_set(&profile));
         for set in container_sets(&profile).into_values() {
+            add(&profile, set);
+        }
+        if let Some(set) = dkms_set(&profile) {
             add(&profile, set);
         }
         let (set, tools) = tools_set(site, &profile)?;

@@ -20,6 +20,7 @@ use crate::store::{Fetch, Store};
 
 mod diff;
 mod file;
+pub mod gpu;
 mod resolve;
 
 pub use diff::{Change, Diff, SetDiff, SetState, diff};
@@ -98,6 +99,14 @@ pub enum LockError {
         set: String,
         /// Why.
         source: SolveError,
+    },
+    /// The set's packages for NVIDIA's GPUs do not belong together.
+    #[error("`{set}`: {source}")]
+    Gpu {
+        /// The set.
+        set: String,
+        /// Which, and what to pin.
+        source: Box<gpu::GpuError>,
     },
 }
 
@@ -274,6 +283,11 @@ fn url_path(path: &str) -> String {
     path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
+/// The set of packages that build a role's kernel modules: `gpu/worker@debian-13#dkms`.
+pub fn dkms_set_name(role_set: &str) -> String {
+    format!("{role_set}#dkms")
+}
+
 impl Lock {
     /// Reads and checks a lock.
     pub fn read(path: &Path) -> Result<Self, LockError> {
@@ -325,6 +339,16 @@ impl Lock {
         packages.sort();
         let (name, profile, snapshots) = (set.name.clone(), set.profile.clone(), set.snapshots.clone());
         Ok(LockedSet { name, profile, date: set.date, snapshots, packages })
+    }
+
+    /// Fails if a set's packages for GPUs do not belong together. A role's set is looked at together with that of the
+    /// modules that are built for it.
+    pub fn check_gpu(&self, name: &str) -> Result<(), LockError> {
+        let mut packages = self.set(name)?.packages;
+        if let Ok(modules) = self.set(&dkms_set_name(name)) {
+            packages.extend(modules.packages);
+        }
+        gpu::check(&packages).map_err(|source| LockError::Gpu { set: name.to_owned(), source: Box::new(source) })
     }
 
     /// This lock with the sets of `new` put in or replaced; packages that no set uses any more are left out.

@@ -111,6 +111,9 @@ pub fn resolve(sets: &[SetRequest], context: Context<'_>) -> Result<Lock, LockEr
         lock.sets.insert(name.clone(), Set { name, profile, date, snapshots, packages: references });
         task.advance(1);
     }
+    for set in sets {
+        lock.check_gpu(&set.name)?;
+    }
     lock.releases = suites.iter().map(release_of).collect();
     lock.releases.sort();
     Ok(lock)

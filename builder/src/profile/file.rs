@@ -27,6 +27,8 @@ pub struct ProfileFile {
     pub packages: PackagesFile,
     /// Kernel.
     pub kernel: KernelFile,
+    /// Kernel modules that are built.
+    pub dkms: DkmsFile,
     /// Names below `overlays/`, or paths beginning with `./` or `/`.
     pub overlays: Vec<String>,
     /// Units.
@@ -112,6 +114,14 @@ pub struct KernelFile {
     pub sysctl: BTreeMap<String, toml::Value>,
     pub modules: Vec<String>,
     pub initrd_modules: Vec<String>,
+}
+
+/// `[dkms]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DkmsFile {
+    /// Packages whose modules are built, and what building them takes.
+    pub packages: Vec<String>,
 }
 
 /// `[units]`

@@ -66,6 +66,7 @@ pub fn finish(role: &str, base: &str, merged: &Node) -> Result<Profile, ProfileE
         repositories,
         packages,
         kernel,
+        dkms: file.dkms.packages.into_iter().collect(),
         overlays: file.overlays.into_iter().map(PathBuf::from).collect(),
         units: Units {
             enable: file.units.enable.into_iter().collect(),
@@ -226,6 +227,9 @@ fn finish_artifact(context: &Context<'_>, path: &str, file: ArtifactFile) -> Res
 
 fn finish_container(context: &Context<'_>, name: &str, file: ContainerFile) -> Result<Container, ProfileError> {
     let key = format!("containers.{name}");
+    if name == "dkms" {
+        return Err(context.value(&key, "a container cannot have the name of the set that builds modules".to_owned()));
+    }
     if !file.reference.contains(':') {
         return Err(context.value(&key, format!("the reference {:?} needs a tag", file.reference)));
     }

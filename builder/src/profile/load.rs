@@ -155,7 +155,14 @@ impl Tree {
                 let path = directory.join(given);
                 let path = path.canonicalize().map_err(|error| ProfileError::Value {
                     place: format!("{place}: {table}.{name}.{key}"),
-                    message: format!("cannot use {}: {error}", path.display()),
+                    message: match key {
+                        "keyring" => format!(
+                            "the keyring {} cannot be used ({error}): put the certificate there that the repository's owner \
+                             publishes, after checking its fingerprint; the README.md beside it says which it is",
+                            path.display()
+                        ),
+                        _ => format!("cannot use {}: {error}", path.display()),
+                    },
                 })?;
                 *value = toml::Value::String(path.to_string_lossy().into_owned());
             }

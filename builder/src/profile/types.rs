@@ -20,6 +20,8 @@ pub struct Profile {
     pub packages: Packages,
     /// The kernel and what it is told.
     pub kernel: Kernel,
+    /// Packages that are installed in a throw-away tree, where DKMS builds their modules for the image. Empty: none.
+    pub dkms: BTreeSet<String>,
     /// Trees copied onto the root, in this order (a later one wins).
     pub overlays: Vec<PathBuf>,
     /// Units enabled, disabled and masked.
