@@ -112,12 +112,13 @@ pub fn gpt(bytes: &[u8]) {
     // The disk may be said to be far larger than what there is of it.
     for sectors in [geometry.sectors, geometry.sectors << 24] {
         let larger = Geometry { sectors, ..geometry };
-        for table in [
+        let tables = [
             layout::for_first_boot(&found.table, larger, 1 << 20, &mut fresh).ok(),
             layout::for_lost_var(&found.table, larger, Uuid::from_u128(7)).ok(),
             layout::for_grown_disk(&found.table, larger),
-        ] {
-            table.iter().for_each(|table| check_table(table, larger));
+        ];
+        for table in tables.iter().flatten() {
+            check_table(table, larger);
         }
     }
     if gpt::write(&mut disk, geometry, &found.table).is_ok() {

@@ -50,8 +50,8 @@ fn moment(seconds: u64) -> Option<Snapshot> {
 /// Fetches.
 pub(super) fn ensure(site: &Site, fetches: &[Fetch], progress: &dyn Progress) -> Result<(), BuildError> {
     // Downloads wait for the network, not for a core.
-    let fetched = site.store.ensure(fetches, site.jobs.max(8), site.offline, progress);
-    fetched.map_err(|source| match source {
+    let outcome = site.store.ensure(fetches, site.jobs.max(8), site.offline, progress);
+    outcome.map_err(|source| match source {
         StoreError::Fetch { answered: true, .. } => BuildError::Gone { source },
         other => other.into(),
     })
