@@ -1,5 +1,14 @@
 //! Archives laid out as Ubuntu, Docker and NVIDIA lay theirs out: one lock over all of them, and a build from it.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ingot::archive::mirror::Mirrors;
+use ingot::lock::Lock;
+use ingot::profile::Tree;
+use ingot::progress::Silent;
+use ingot::store::Store;
+
 use crate::context::TestContext;
 use crate::context::archive::{Archive, Package};
 use crate::context::ubuntu::{Entry, Suite, publish_flat, repacked_sets};
@@ -213,20 +222,39 @@ fn one_lock_holds_packages_of_three_signers() {
     context.lock().failed(2, &["containerd.io", "containerd", "Conflicts"]);
 }
 
+/// Locks the worker on Debian 13 and fetches its packages into the shared store; the lock's text.
+fn debian_worker(shared: &Path) -> String {
+    let context = TestContext::empty("quickstart/worker").with_cache(shared);
+    context.copy_profiles();
+    context.ingot(&["lock", "--base", "debian-13", "quickstart/worker"]).succeeded();
+    let tree = Tree::open(&context.path("profiles")).unwrap();
+    let profile = ingot::profile::load(&tree, "quickstart/worker", Some("debian-13")).unwrap().profile;
+    let store = Store::open(&shared.join("store")).unwrap();
+    let lock = Lock::read(&context.path("ingot.lock")).unwrap();
+    let mirrors = Mirrors::new(BTreeMap::new());
+    for set in lock.set_names() {
+        let resolve = |name: &str| mirrors.resolve(&profile.repositories[name]);
+        let fetches = lock.set(set).unwrap().fetches(&store, resolve).unwrap();
+        store.ensure(&fetches, 8, false, &Silent).unwrap();
+    }
+    context.read("ingot.lock")
+}
+
 #[test]
-fn real_packages_in_ubuntus_layout_become_an_image() {
-    let Some(store) = crate::context::shared() else { return };
-    let lock = std::fs::read_to_string(store.join("ingot.lock")).unwrap();
-    let node = repacked_sets(&lock, &store.join("store"), "small@debian-13");
-    let tools = repacked_sets(&lock, &store.join("store"), "tools@debian-13");
+fn the_worker_of_real_packages_in_ubuntus_layout_becomes_an_image() {
+    let Some(shared) = crate::context::shared() else { return };
+    let lock = debian_worker(shared);
+    let packed = |set: &str| repacked_sets(&lock, &shared.join("store"), set);
+    let mut node = packed("quickstart/worker@debian-13");
+    node.extend(packed("quickstart/worker@debian-13#hello"));
     let ubuntu = Archive::empty();
     let kernels = made(&[
         ("linux-image-generic", "6.8.0-31.31", "linux-image-6.8.0-31-generic"),
-        ("linux-image-6.8.0-31-generic", "6.8.0-31.31", "linux-image-cloud-amd64"),
+        ("linux-image-6.8.0-31-generic", "6.8.0-31.31", "linux-image-amd64"),
     ]);
     // The first half is of the release, the second of its updates.
     let node: Vec<Entry> = node.into_values().collect();
-    let tools: Vec<Entry> = tools.into_values().collect();
+    let tools: Vec<Entry> = packed("tools@debian-13").into_values().collect();
     let (first, second) = node.split_at(node.len() / 2);
     for (name, main, restricted) in [
         ("noble", first, &kernels[..]),
@@ -239,12 +267,14 @@ fn real_packages_in_ubuntus_layout_become_an_image() {
         let components = [("main", main), ("restricted", restricted), ("universe", &[])];
         Suite { place: "ubuntu", name, components: &components, by_hash: true, days_old: 0 }.publish(&ubuntu);
     }
-    let context = project(&ubuntu, "small");
-    context.write("profiles/small.toml", "default_base = \"ubuntu-24.04\"\n");
-    context.lock().succeeded();
-    let built = context.build(&[]).succeeded();
-    assert!(built.stdout.starts_with("built  out/small.raw"), "{}", built.stdout);
+    let context = project(&ubuntu, "quickstart/worker");
+    let base = ["--base", "ubuntu-24.04"];
+    context.ingot(&[&["lock", "quickstart/worker"], &base[..]].concat()).succeeded();
+    let built = context.build(&base).succeeded();
+    assert!(built.stdout.starts_with("built  out/quickstart-worker.raw"), "{}", built.stdout);
+    // From here on no archive is needed, and the image is the same.
     ubuntu.close();
     std::fs::remove_dir_all(context.path("out")).unwrap();
-    context.build(&["--offline"]).succeeded();
+    let again = context.build(&[&base[..], &["--offline"]].concat()).succeeded();
+    assert_eq!(again.stdout, built.stdout);
 }
