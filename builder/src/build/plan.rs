@@ -263,7 +263,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
 }
 
 fn dkms_key(set: &LockedSet, profile: &Profile) -> String {
-    Key::new("modules", 1)
+    Key::new("modules", 2)
         .part("packages", hashes(set))
         .part("provided", profile.packages.provided.iter().cloned().collect::<Vec<_>>().join("\n"))
         .part("date", set.date.to_string())

@@ -146,7 +146,8 @@ fn build_one(sandbox: &Sandbox, root: &Path, module: &str, release: &str, jobs: 
 fn collect(built: &Path, target: &Path) -> Result<(), RootError> {
     for machine in names(built)? {
         let directory = built.join(machine).join("module");
-        for name in names(&directory)? {
+        // Beside the modules lies what only their build needed.
+        for name in names(&directory)?.into_iter().filter(|name| name.contains(".ko")) {
             let (from, to) = (directory.join(&name), target.join(&name));
             fs::copy(&from, &to).map_err(RootError::io(&from))?;
             fs::set_permissions(&to, fs::Permissions::from_mode(0o644)).map_err(RootError::io(&to))?;
