@@ -62,7 +62,7 @@ fn after_a_killed_build_the_next_one_is_right() {
         "unpacking packages",
         "extracting essential packages",
         "installing essential packages",
-        "unpacking and configuring packages",
+        "unpacking packages into the root",
         "sealing the root",
         "writing the root file system",
         "packing the initrd",
@@ -107,7 +107,7 @@ fn ctrl_c_leaves_nothing_running() {
     let archive = archive();
     let Some(context) = TestContext::bare(&archive, &["slow"]) else { return };
     context.lock().succeeded();
-    for line in ["installing essential packages", "unpacking and configuring packages"] {
+    for line in ["installing essential packages", "unpacking packages into the root"] {
         let build = context.build_until(line);
         std::thread::sleep(Duration::from_millis(300));
         let group = build.group();
