@@ -5,9 +5,11 @@
 
 mod archive;
 mod build;
+mod bundle;
 mod context;
 mod determinism;
 mod full_disk;
 mod install;
 mod interruption;
 mod json;
+mod lock;

@@ -186,7 +186,7 @@ fn directory(suite: &str) -> String {
 fn release(repository: &Repository, suite: &str, access: Access<'_>) -> Result<VerifiedRelease, ArchiveError> {
     let what = format!("{} {suite}", repository.name);
     let dates = Dates { now: access.now, accept_stale: access.snapshots.contains(&repository.name) };
-    let place = format!("releases/{}/{}", escape(&repository.name), escape(suite));
+    let place = release_place(&repository.name, suite);
     let names = [format!("{place}/InRelease"), format!("{place}/Release"), format!("{place}/Release.gpg")];
     if access.offline {
         let kept = |name: &String| access.store.kept(name);
@@ -227,6 +227,11 @@ fn release(repository: &Repository, suite: &str, access: Access<'_>) -> Result<V
         }
     }
     Ok(verified)
+}
+
+/// Where the store keeps the files of a release as last fetched.
+pub(crate) fn release_place(repository: &str, suite: &str) -> String {
+    format!("releases/{}/{}", escape(repository), escape(suite))
 }
 
 /// A name as one path segment.

@@ -40,7 +40,7 @@ use crate::tools::{Tools, ToolsError};
 
 pub use node::NodePrograms;
 pub use plan::{Built, RolePlan, plan};
-pub use role::{build, tools};
+pub use role::{artifact_fetches, build, fetches, local_artifacts, tools};
 
 /// What a build works with.
 pub struct Site {
@@ -206,16 +206,39 @@ pub struct Prepared {
     pub versions: BTreeMap<String, String>,
 }
 
-/// Resolves the sets of `roles` anew and puts them into the lock; gives the old and the new lock.
-pub fn lock(site: &Site, roles: &[String], now: u64, progress: &dyn Progress) -> Result<(Lock, Lock), BuildError> {
+/// The lock before and after.
+pub struct Relocked {
+    /// As it is on disk; empty if there is none.
+    pub old: Lock,
+    /// With the sets of the roles resolved.
+    pub new: Lock,
+    /// Packages, as `name version`, that an update was to leave as they are, and that no repository has any more.
+    pub gone: std::collections::BTreeSet<String>,
+}
+
+/// Resolves the sets of `roles` and puts them into the lock: anew, or with `update` only as far as an update of these
+/// packages (names, or patterns of names) makes it necessary.
+pub fn lock(
+    site: &Site,
+    roles: &[String],
+    update: &[String],
+    now: u64,
+    progress: &dyn Progress,
+) -> Result<Relocked, BuildError> {
     let old = match Lock::read(&site.lock_file) {
         Ok(lock) => lock,
-        Err(LockError::Absent { .. }) => Lock::default(),
+        Err(LockError::Absent { .. }) if update.is_empty() => Lock::default(),
         Err(error) => return Err(error.into()),
     };
+    let groups = sets::groups(site, roles)?;
+    let update = crate::lock::Update { old: &old, packages: update };
+    let all: Vec<crate::lock::SetRequest> = groups.iter().flat_map(|group| group.sets.iter().cloned()).collect();
+    update.check(&all)?;
+    let update = (!update.packages.is_empty()).then_some(update);
     let mut new = old.clone();
+    let mut gone = std::collections::BTreeSet::new();
     let none = std::collections::BTreeSet::new();
-    for group in sets::groups(site, roles)? {
+    for group in groups {
         let access = crate::archive::index::Access {
             store: &site.store,
             mirrors: &site.mirrors,
@@ -227,7 +250,10 @@ pub fn lock(site: &Site, roles: &[String], now: u64, progress: &dyn Progress) ->
             progress,
         };
         let context = crate::lock::Context { repositories: &group.repositories, access };
-        new = new.updated(crate::lock::resolve(&group.sets, context)?);
+        let resolved = crate::lock::resolve(&group.sets, context, update)?;
+        crate::bundle::keep_releases(&site.store, &resolved.lock)?;
+        new = new.updated(resolved.lock);
+        gone.extend(resolved.gone);
     }
-    Ok((old, new))
+    Ok(Relocked { old, new, gone })
 }

@@ -11,7 +11,7 @@ use super::keys::{as_json, date, files_key, hashes, overlays_key, without_paths}
 use super::{BuildError, Format, Request, Site, Step, sets};
 use crate::cache::Key;
 use crate::image::manifest::Manifest;
-use crate::lock::{Lock, LockedSet};
+use crate::lock::LockedSet;
 use crate::profile::Profile;
 
 /// Identifies everything that Ingot derives an id from.
@@ -163,22 +163,13 @@ pub(super) fn extension(format: Format) -> &'static str {
 
 /// Reads the lock and works out every key.
 pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, BuildError> {
-    let mut profile = sets::load(site, role)?.profile;
-    let lock = site.lock()?;
+    let locked = sets::locked(site, &site.lock()?, role)?;
+    let sets::Locked { mut profile, packages, containers: container_sets, tools: tools_set, tools_profile } = locked;
     let mut name = role.replace('/', "-");
     if let Some(sector_size) = request.sector_size.filter(|size| *size != profile.image.sector_size) {
         profile.image.sector_size = sector_size;
         name.push_str(&format!("-{sector_size}"));
     }
-    let set = sets::role_set(&profile);
-    let packages = checked(&lock, &set.name, &set.inputs_hash(&profile.repositories)?)?;
-    let mut container_sets = BTreeMap::new();
-    for (name, set) in sets::container_sets(&profile) {
-        let locked = checked(&lock, &set.name, &set.inputs_hash(&profile.repositories)?)?;
-        container_sets.insert(name, locked);
-    }
-    let (tools, tools_profile) = sets::tools_set(site, &profile)?;
-    let tools_set = checked(&lock, &tools.name, &tools.inputs_hash(&tools_profile.repositories)?)?;
     let (firstboot, stage1) = request.node.hashes()?;
 
     let tools_key = Key::new("tools", 2).part("packages", hashes(&tools_set)).finish();
@@ -239,10 +230,4 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
         version,
         id,
     })
-}
-
-fn checked(lock: &Lock, name: &str, inputs: &str) -> Result<LockedSet, BuildError> {
-    let set = lock.set(name)?;
-    set.check(inputs)?;
-    Ok(set)
 }

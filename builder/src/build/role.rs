@@ -14,7 +14,7 @@ use super::plan::{Built, RolePlan};
 use super::{BuildError, Prepared, Request, Site, watch};
 use crate::image::{erofs, verity};
 use crate::lock::LockedSet;
-use crate::profile::{Container, Profile};
+use crate::profile::{Artifact, Container, Profile};
 use crate::progress::Progress;
 use crate::root::{RootPackage, containers, content, install, make_root, order, provided, seal};
 use crate::store::{Fetch, Store};
@@ -35,7 +35,8 @@ pub fn tools(site: &Site, plan: &RolePlan, progress: &dyn Progress) -> Result<Pr
     Ok(Prepared { tools, key: plan.keys.tools.clone(), versions })
 }
 
-fn fetches(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>, BuildError> {
+/// What of a set the store does not have, and where it is to be fetched.
+pub fn fetches(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>, BuildError> {
     set.fetches(&site.store, |name| {
         if site.offline {
             return Ok(String::new()); // the store names what is missing
@@ -45,6 +46,42 @@ fn fetches(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>
         })?;
         Ok(site.mirrors.resolve(repository)?)
     })
+}
+
+fn is_remote(artifact: &Artifact) -> bool {
+    artifact.source.starts_with("http")
+}
+
+/// The artifacts that are fetched and that the store does not have.
+pub fn artifact_fetches(site: &Site, profile: &Profile) -> Vec<Fetch> {
+    let missing = profile.artifacts.values().filter(|a| is_remote(a) && !site.store.has(&a.sha256, None));
+    let fetch = |artifact: &Artifact| Fetch {
+        sha256: artifact.sha256.clone(),
+        size: 0,
+        urls: vec![artifact.source.clone()],
+        name: artifact.source.rsplit('/').next().unwrap_or(&artifact.source).to_owned(),
+    };
+    missing.map(fetch).collect()
+}
+
+/// Puts the artifacts that lie on this host into the store. One that does not lie here may be in the store already, from
+/// the host that had it.
+pub fn local_artifacts(site: &Site, profile: &Profile) -> Result<(), BuildError> {
+    for (path, artifact) in profile.artifacts.iter().filter(|(_, artifact)| !is_remote(artifact)) {
+        let source = Path::new(&artifact.source);
+        let mut file = match fs::File::open(source) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && site.store.has(&artifact.sha256, None) => continue,
+            other => other.map_err(BuildError::io(source))?,
+        };
+        let found = site.store.put(&mut file)?;
+        if found != artifact.sha256 {
+            return Err(BuildError::Input(format!(
+                "artifact {path} from {}: its SHA-256 is {found}, the profile pins {}",
+                artifact.source, artifact.sha256
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Builds one role, or finds it built already.
@@ -112,12 +149,7 @@ impl Build<'_> {
         if !self.site.cache.has("tools", &plan.keys.tools) {
             all.extend(fetches(self.site, &plan.tools_set, &plan.tools_profile)?);
         }
-        for artifact in plan.profile.artifacts.values().filter(|a| a.source.starts_with("http")) {
-            if !self.store().has(&artifact.sha256, None) {
-                let name = artifact.source.rsplit('/').next().unwrap_or(&artifact.source).to_owned();
-                all.push(Fetch { sha256: artifact.sha256.clone(), size: 0, urls: vec![artifact.source.clone()], name });
-            }
-        }
+        all.extend(artifact_fetches(self.site, &plan.profile));
         // Downloads wait for the network, not for a core.
         self.store().ensure(&all, self.site.jobs.max(8), self.site.offline, self.progress)?;
         Ok(())
@@ -302,22 +334,10 @@ impl Build<'_> {
     }
 
     fn artifacts(&self) -> Result<BTreeMap<String, PathBuf>, BuildError> {
-        let mut result = BTreeMap::new();
-        for (path, artifact) in &self.plan.profile.artifacts {
-            if !artifact.source.starts_with("http") {
-                let source = Path::new(&artifact.source);
-                let mut file = fs::File::open(source).map_err(BuildError::io(source))?;
-                let found = self.store().put(&mut file)?;
-                if found != artifact.sha256 {
-                    return Err(BuildError::Input(format!(
-                        "artifact {path} from {}: its SHA-256 is {found}, the profile pins {}",
-                        artifact.source, artifact.sha256
-                    )));
-                }
-            }
-            result.insert(path.clone(), self.store().path(&artifact.sha256));
-        }
-        Ok(result)
+        let profile = &self.plan.profile;
+        local_artifacts(self.site, profile)?;
+        let stored = |sha256: &str| self.store().path(sha256);
+        Ok(profile.artifacts.iter().map(|(path, artifact)| (path.clone(), stored(&artifact.sha256))).collect())
     }
 }
 

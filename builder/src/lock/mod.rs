@@ -21,8 +21,8 @@ mod diff;
 mod file;
 mod resolve;
 
-pub use diff::{Change, Diff, SetDiff, SetState, diff};
-pub use resolve::{Context, SetRequest, resolve};
+pub use diff::{Change, Diff, Kind, SetDiff, SetState, Side, diff};
+pub use resolve::{Context, Resolved, SetRequest, Update, resolve};
 
 /// A lock cannot be made, read or used.
 #[derive(Debug, Error)]
@@ -71,6 +71,14 @@ pub enum LockError {
         /// The set.
         set: String,
     },
+    /// A package that is to be updated is in no set.
+    #[error("no set of these roles has a package `{name}`{}", did_you_mean(similar))]
+    NoPackage {
+        /// The name, or the pattern of names.
+        name: String,
+        /// Names like it.
+        similar: Vec<String>,
+    },
     /// A set names a repository that is not among the given ones.
     #[error("`{set}` uses repository `{repository}`, which the profile does not define")]
     UnknownRepository {
@@ -98,6 +106,10 @@ pub enum LockError {
         /// Why.
         source: SolveError,
     },
+}
+
+fn did_you_mean(similar: &[String]) -> String {
+    if similar.is_empty() { String::new() } else { format!("; did you mean {}?", similar.join(", ")) }
 }
 
 fn known_sets(known: &[String]) -> String {
@@ -311,8 +323,21 @@ impl Lock {
     }
 
     /// This lock with the sets of `new` put in or replaced; packages that no set uses any more are left out.
+    ///
+    /// A set whose packages and inputs are the same stays as it is with its date, so that its images stay the same; and
+    /// where all are the same, the releases stay as well. That an archive was signed anew is no change.
     #[must_use]
-    pub fn updated(mut self, new: Lock) -> Self {
+    pub fn updated(mut self, mut new: Lock) -> Self {
+        let same = |set: &Set| {
+            let equal = |old: &&Set| old.profile == set.profile && old.packages == set.packages;
+            let content = |reference: &String| self.packages.get(reference) == new.packages.get(reference);
+            self.sets.get(&set.name).filter(equal).is_some() && set.packages.iter().all(content)
+        };
+        let same: BTreeSet<String> = new.sets.values().filter(|set| same(set)).map(|set| set.name.clone()).collect();
+        new.sets.retain(|name, _| !same.contains(name));
+        if new.sets.is_empty() {
+            return self;
+        }
         self.sets.extend(new.sets);
         self.packages.extend(new.packages);
         let mut releases: BTreeMap<(String, String), Release> = BTreeMap::new();
@@ -322,6 +347,15 @@ impl Lock {
         self.releases = releases.into_values().collect();
         self.drop_unused();
         self
+    }
+
+    /// This lock with these sets alone.
+    #[must_use]
+    pub fn only(&self, sets: &BTreeSet<String>) -> Self {
+        let mut lock = self.clone();
+        lock.sets.retain(|name, _| sets.contains(name));
+        lock.drop_unused();
+        lock
     }
 
     /// This lock without a set.

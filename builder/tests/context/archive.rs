@@ -251,6 +251,12 @@ impl Archive {
         how(files.get_mut(path).unwrap());
     }
 
+    /// Has other packages from now on.
+    pub fn replace(&mut self, packages: impl IntoIterator<Item = Package>) {
+        self.packages = packages.into_iter().collect();
+        self.publish(&Release::default());
+    }
+
     /// Serves nothing any more.
     pub fn close(&self) {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
