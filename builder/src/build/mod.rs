@@ -40,7 +40,8 @@ use crate::tools::{Tools, ToolsError};
 
 pub use node::NodePrograms;
 pub use plan::{Built, RolePlan, plan};
-pub use role::{artifact_fetches, build, fetches, local_artifacts, tools};
+pub(crate) use role::is_remote;
+pub use role::{artifact_fetches, build, fetches, tools};
 
 /// What a build works with.
 pub struct Site {

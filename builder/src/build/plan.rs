@@ -163,7 +163,8 @@ pub(super) fn extension(format: Format) -> &'static str {
 
 /// Reads the lock and works out every key.
 pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, BuildError> {
-    let locked = sets::locked(site, &site.lock()?, role)?;
+    let profile = sets::load(site, role)?.profile;
+    let locked = sets::locked(site, &site.lock()?, profile)?;
     let sets::Locked { mut profile, packages, containers: container_sets, tools: tools_set, tools_profile } = locked;
     let mut name = role.replace('/', "-");
     if let Some(sector_size) = request.sector_size.filter(|size| *size != profile.image.sector_size) {

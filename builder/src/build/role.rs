@@ -48,7 +48,8 @@ pub fn fetches(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fe
     })
 }
 
-fn is_remote(artifact: &Artifact) -> bool {
+/// Whether it is fetched, and not a file of the profiles.
+pub(crate) fn is_remote(artifact: &Artifact) -> bool {
     artifact.source.starts_with("http")
 }
 
@@ -62,26 +63,6 @@ pub fn artifact_fetches(site: &Site, profile: &Profile) -> Vec<Fetch> {
         name: artifact.source.rsplit('/').next().unwrap_or(&artifact.source).to_owned(),
     };
     missing.map(fetch).collect()
-}
-
-/// Puts the artifacts that lie on this host into the store. One that does not lie here may be in the store already, from
-/// the host that had it.
-pub fn local_artifacts(site: &Site, profile: &Profile) -> Result<(), BuildError> {
-    for (path, artifact) in profile.artifacts.iter().filter(|(_, artifact)| !is_remote(artifact)) {
-        let source = Path::new(&artifact.source);
-        let mut file = match fs::File::open(source) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && site.store.has(&artifact.sha256, None) => continue,
-            other => other.map_err(BuildError::io(source))?,
-        };
-        let found = site.store.put(&mut file)?;
-        if found != artifact.sha256 {
-            return Err(BuildError::Input(format!(
-                "artifact {path} from {}: its SHA-256 is {found}, the profile pins {}",
-                artifact.source, artifact.sha256
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Builds one role, or finds it built already.
@@ -334,10 +315,22 @@ impl Build<'_> {
     }
 
     fn artifacts(&self) -> Result<BTreeMap<String, PathBuf>, BuildError> {
-        let profile = &self.plan.profile;
-        local_artifacts(self.site, profile)?;
-        let stored = |sha256: &str| self.store().path(sha256);
-        Ok(profile.artifacts.iter().map(|(path, artifact)| (path.clone(), stored(&artifact.sha256))).collect())
+        let mut result = BTreeMap::new();
+        for (path, artifact) in &self.plan.profile.artifacts {
+            if !is_remote(artifact) {
+                let source = Path::new(&artifact.source);
+                let mut file = fs::File::open(source).map_err(BuildError::io(source))?;
+                let found = self.store().put(&mut file)?;
+                if found != artifact.sha256 {
+                    return Err(BuildError::Input(format!(
+                        "artifact {path} from {}: its SHA-256 is {found}, the profile pins {}",
+                        artifact.source, artifact.sha256
+                    )));
+                }
+            }
+            result.insert(path.clone(), self.store().path(&artifact.sha256));
+        }
+        Ok(result)
     }
 }
 

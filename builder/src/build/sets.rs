@@ -147,8 +147,7 @@ pub struct Locked {
 }
 
 /// The sets of a role as the lock has them; fails if they were locked for another profile.
-pub fn locked(site: &Site, lock: &Lock, role: &str) -> Result<Locked, BuildError> {
-    let profile = load(site, role)?.profile;
+pub fn locked(site: &Site, lock: &Lock, profile: Profile) -> Result<Locked, BuildError> {
     let checked = |request: &SetRequest, profile: &Profile| -> Result<LockedSet, BuildError> {
         let set = lock.set(&request.name)?;
         set.check(&request.inputs_hash(&profile.repositories)?)?;

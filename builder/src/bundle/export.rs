@@ -118,15 +118,14 @@ struct Sources {
 
 impl Sources {
     fn add_role(&mut self, site: &Site, lock: &Lock, role: &str) -> Result<(), BundleError> {
-        let locked = sets::locked(site, lock, role)?;
+        let locked = sets::locked(site, lock, sets::load(site, role)?.profile)?;
         self.add_set(site, &locked.packages, &locked.profile)?;
         for set in locked.containers.values() {
             self.add_set(site, set, &locked.profile)?;
         }
         self.add_set(site, &locked.tools, &locked.tools_profile)?;
         self.fetches.extend(build::artifact_fetches(site, &locked.profile));
-        build::local_artifacts(site, &locked.profile)?;
-        for (path, artifact) in &locked.profile.artifacts {
+        for (path, artifact) in locked.profile.artifacts.iter().filter(|(_, artifact)| build::is_remote(artifact)) {
             let name = path.rsplit('/').next().unwrap_or(path).to_owned();
             self.objects.entry(artifact.sha256.clone()).or_insert(name);
         }

@@ -163,8 +163,7 @@ impl<'a> Import<'a> {
             (Kind::Lock, _) => {
                 let text = read(input, self.from)?;
                 check(hex(&Sha256::digest(&text)))?;
-                self.lock = String::from_utf8(text)
-                    .map_err(|_| content(self.from, format!("{LOCK} is not UTF-8")))?;
+                self.lock = String::from_utf8(text).map_err(|_| content(self.from, format!("{LOCK} is not UTF-8")))?;
             }
         }
         Ok(())

@@ -11,8 +11,8 @@
 //! releases/aa…/InRelease       release files with their signatures, by the hash that the lock has
 //! ```
 //!
-//! Profiles, overlays and keyrings are no part of it: they are in the repository that has the lock, and the index names
-//! the keyrings with their hashes.
+//! Profiles, the files that they name, overlays and keyrings are no part of it: they are in the repository that has the
+//! lock, and the index names the keyrings with their hashes.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -206,11 +206,7 @@ fn latest_release(store: &Store, release: &Release) -> Result<Option<Contents>, 
     files_at(store, release, |name| format!("{place}/{name}"))
 }
 
-fn files_at(
-    store: &Store,
-    release: &Release,
-    path: impl Fn(&str) -> String,
-) -> Result<Option<Contents>, StoreError> {
+fn files_at(store: &Store, release: &Release, path: impl Fn(&str) -> String) -> Result<Option<Contents>, StoreError> {
     for names in RELEASE_NAMES {
         let mut files = Vec::new();
         for name in names {
@@ -249,4 +245,3 @@ impl<R: Read> Read for Hashing<R> {
         Ok(count)
     }
 }
-

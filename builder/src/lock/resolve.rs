@@ -108,11 +108,7 @@ pub struct Resolved {
 }
 
 /// Resolves the sets. Each index is fetched and read once, whatever the number of sets.
-pub fn resolve(
-    sets: &[SetRequest],
-    context: Context<'_>,
-    update: Option<Update<'_>>,
-) -> Result<Resolved, LockError> {
+pub fn resolve(sets: &[SetRequest], context: Context<'_>, update: Option<Update<'_>>) -> Result<Resolved, LockError> {
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for set in sets {
         used.extend(set.repositories(context.repositories)?.iter().map(|r| r.name.as_str()));

@@ -160,7 +160,13 @@ impl Tree {
                 let path = directory.join(given);
                 let path = path.canonicalize().map_err(|error| ProfileError::Value {
                     place: format!("{place}: {table}.{name}.{key}"),
-                    message: format!("cannot use {}: {error}", path.display()),
+                    message: match (key, error.kind()) {
+                        ("keyring", std::io::ErrorKind::NotFound) => format!(
+                            "there is no {}; put the OpenPGP certificates that sign the repository there, and compare their fingerprints with those that its owner publishes",
+                            path.display()
+                        ),
+                        _ => format!("cannot use {}: {error}", path.display()),
+                    },
                 })?;
                 *value = toml::Value::String(path.to_string_lossy().into_owned());
             }
