@@ -106,15 +106,15 @@ fn an_import_fills_an_empty_cache_and_takes_nothing_wrong() {
     }
 
     let import = |code, words: &[&str]| {
-        drop(context.ingot(&["bundle", "import", "sources", "--cache", "c"]).failed(code, words))
+        drop(context.ingot(&["bundle", "import", "sources", "--cache", "c"]).failed(code, words));
     };
-    let (name, content) = objects[0].clone();
+    let (name, bytes) = objects[0].clone();
     let path = context.path("sources/objects").join(&name);
-    fs::write(&path, [&content[..], b"more"].concat()).unwrap();
+    fs::write(&path, [&bytes[..], b"more"].concat()).unwrap();
     import(1, &["is damaged: its SHA-256 is", name.file_name().unwrap().to_str().unwrap()]);
     fs::remove_file(&path).unwrap();
     import(1, &["is not a whole bundle", "is missing", "export it anew"]);
-    fs::write(&path, content).unwrap();
+    fs::write(&path, bytes).unwrap();
     let index = context.read("sources/index.json");
     context.write("sources/index.json", index.replacen("\"sha256\": \"", "\"sha256\": \"../", 1));
     import(1, &["is no SHA-256"]);

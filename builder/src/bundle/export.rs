@@ -45,16 +45,16 @@ pub fn export(site: &Site, roles: &[String], to: &Path, progress: &dyn Progress)
     }
     site.store.ensure(&sources.fetches, site.jobs.max(8), site.offline, progress)?;
 
-    let partial = lock.only(&sources.sets);
-    let lock_text = partial.to_text();
+    let selected = lock.only(&sources.sets);
+    let text_of_lock = selected.to_text();
     let mut objects = Vec::new();
     for (sha256, name) in &sources.objects {
         let path = site.store.path(sha256);
-        let size = std::fs::metadata(&path).map_err(BundleError::io("read", &path))?.len();
-        objects.push(Object { sha256: sha256.clone(), size, name: name.clone() });
+        let length = std::fs::metadata(&path).map_err(BundleError::io("read", &path))?.len();
+        objects.push(Object { sha256: sha256.clone(), size: length, name: name.clone() });
     }
-    let (mut releases, mut contents, mut missing_releases) = (Vec::new(), Vec::new(), Vec::new());
-    for release in partial.releases() {
+    let (mut releases, mut release_texts, mut missing_releases) = (Vec::new(), Vec::new(), Vec::new());
+    for release in selected.releases() {
         let found = release_files(&site.store, release)?.unwrap_or_default();
         if found.is_empty() {
             missing_releases.push(format!("{} {}", release.repository, release.suite));
@@ -63,33 +63,33 @@ pub fn export(site: &Site, roles: &[String], to: &Path, progress: &dyn Progress)
         for (name, content) in found {
             let sha256 = hex(&Sha256::digest(&content));
             files.push(ReleaseFile { name: name.to_owned(), sha256: sha256.clone(), size: content.len() as u64 });
-            contents.push((release_path(&release.sha256, name), sha256, content));
+            release_texts.push((release_path(&release.sha256, name), sha256, content));
         }
         releases.push(ReleaseFiles { release: release.clone(), files });
     }
     // Suites of one repository may be the same file under two names.
-    contents.sort();
-    contents.dedup();
-    let index = Index {
+    release_texts.sort();
+    release_texts.dedup();
+    let listed = Index {
         version: VERSION,
         ingot: env!("CARGO_PKG_VERSION").to_owned(),
-        lock: hex(&Sha256::digest(&lock_text)),
-        sets: partial.set_names().map(str::to_owned).collect(),
+        lock: hex(&Sha256::digest(&text_of_lock)),
+        sets: selected.set_names().map(str::to_owned).collect(),
         objects,
         releases,
         keyrings: sources.keyrings.into_iter().collect(),
     };
-    let date = partial.releases().iter().map(|release| release.date).max().unwrap_or(0);
+    let date = selected.releases().iter().map(|release| release.date).max().unwrap_or(0);
     // Strings and numbers: JSON can express them all.
-    let index_text = serde_json::to_string_pretty(&index).unwrap_or_default() + "\n";
+    let listing = serde_json::to_string_pretty(&listed).unwrap_or_default() + "\n";
 
     let mut target = Target::new(to, date)?;
-    let bytes = index.objects.iter().map(|object| object.size).sum();
+    let bytes = listed.objects.iter().map(|object| object.size).sum();
     let task = progress.start("writing the sources", Some(bytes));
-    for (name, text) in [(INDEX, &index_text), (LOCK, &lock_text)] {
+    for (name, text) in [(INDEX, &listing), (LOCK, &text_of_lock)] {
         target.add(name, text.len() as u64, &hex(&Sha256::digest(text)), text.as_bytes())?;
     }
-    for object in &index.objects {
+    for object in &listed.objects {
         let path = site.store.path(&object.sha256);
         let file = File::open(&path).map_err(BundleError::io("read", &path))?;
         let added = target.add(&object_path(&object.sha256), object.size, &object.sha256, file);
@@ -99,11 +99,11 @@ pub fn export(site: &Site, roles: &[String], to: &Path, progress: &dyn Progress)
         added?;
         task.advance(object.size);
     }
-    for (path, sha256, content) in &contents {
+    for (path, sha256, content) in &release_texts {
         target.add(path, content.len() as u64, sha256, &content[..])?;
     }
     target.finish()?;
-    Ok(Exported { sets: index.sets, objects: index.objects.len(), bytes, missing_releases })
+    Ok(Exported { sets: listed.sets, objects: listed.objects.len(), bytes, missing_releases })
 }
 
 /// What roles are made of.

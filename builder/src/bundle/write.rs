@@ -68,10 +68,10 @@ impl Target {
     pub fn finish(self) -> Result<(), BundleError> {
         match self {
             Self::Directory { at, temporary } => {
-                let made = temporary.path().to_owned();
-                let mode = fs::Permissions::from_mode(0o755);
-                fs::set_permissions(&made, mode).map_err(BundleError::io("change", &made))?;
-                fs::rename(&made, &at).map_err(BundleError::io("write", &at))?;
+                let directory = temporary.path().to_owned();
+                let permissions = fs::Permissions::from_mode(0o755);
+                fs::set_permissions(&directory, permissions).map_err(BundleError::io("change", &directory))?;
+                fs::rename(&directory, &at).map_err(BundleError::io("write", &at))?;
                 // It has another name now, under which it is to stay.
                 let _ = temporary.keep();
             }

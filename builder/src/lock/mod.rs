@@ -331,7 +331,7 @@ impl Lock {
         let same = |set: &Set| {
             let equal = |old: &&Set| old.profile == set.profile && old.packages == set.packages;
             let content = |reference: &String| self.packages.get(reference) == new.packages.get(reference);
-            self.sets.get(&set.name).filter(equal).is_some() && set.packages.iter().all(content)
+            self.sets.get(&set.name).is_some_and(|old| equal(&old)) && set.packages.iter().all(content)
         };
         let same: BTreeSet<String> = new.sets.values().filter(|set| same(set)).map(|set| set.name.clone()).collect();
         new.sets.retain(|name, _| !same.contains(name));

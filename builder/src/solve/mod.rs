@@ -122,9 +122,12 @@ pub fn solve(universe: &Universe<'_>, request: &Request) -> Result<Vec<PackageId
         check_root(universe, request, name)?;
     }
     // A pin that does nothing is most likely mistyped, and would leave a package free that is meant to stay.
-    let useless = |pin: &&String| match glob::is_pattern(pin) {
-        true => !universe.names().any(|name| glob::matches(pin, name)),
-        false => universe.versions(pin).is_empty(),
+    let useless = |pin: &&String| {
+        if glob::is_pattern(pin) {
+            !universe.names().any(|name| glob::matches(pin, name))
+        } else {
+            universe.versions(pin).is_empty()
+        }
     };
     if let Some(pin) = request.pins.keys().find(useless) {
         return Err(SolveError::UnusedPin { pin: pin.clone(), similar: universe.similar_names(pin) });
