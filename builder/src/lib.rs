@@ -14,6 +14,8 @@ pub mod build;
 pub mod bundle;
 pub mod cache;
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod image;
 pub mod lock;
 pub mod process;

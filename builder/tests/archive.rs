@@ -51,6 +51,99 @@ fn an_expired_release_file_is_refused() {
 }
 
 #[test]
+fn an_archive_that_goes_back_in_time_is_refused_until_it_is_accepted() {
+    let archive = archive([]);
+    let context = TestContext::on(&archive, &["hello"]);
+    archive.publish(&Release { days_old: 1, ..Release::default() });
+    context.lock().succeeded();
+    let lock = context.read("ingot.lock");
+    archive.publish(&Release { days_old: 2, ..Release::default() });
+    let words = ["vendor test is dated", "that this host saw last", "--mirror vendor=URL", "--allow-rollback"];
+    context.lock().failed(1, &words);
+    // The lock says so too, to a host that has seen nothing yet.
+    std::fs::remove_dir_all(context.cache()).unwrap();
+    context.lock().failed(1, &["vendor test is dated", "that the lock was made from", "--allow-rollback"]);
+    assert_eq!(context.read("ingot.lock"), lock);
+    context.ingot(&["lock", "--allow-rollback", "site/node"]).succeeded();
+    assert_ne!(context.read("ingot.lock"), lock);
+    context.lock().succeeded();
+}
+
+#[test]
+fn a_release_file_with_weak_digests_is_refused() {
+    let archive = archive([]);
+    archive.publish(&Release { weak: true, ..Release::default() });
+    TestContext::on(&archive, &["hello"])
+        .lock()
+        .failed(1, &["vendor", "no SHA256 section", "leave the repository out"]);
+}
+
+/// The path of a snapshot some days ago.
+fn days_ago(days: u64) -> &'static str {
+    #[allow(clippy::disallowed_methods)] // a snapshot must be later than what it holds
+    let time = std::time::SystemTime::now() - std::time::Duration::from_hours(24 * days);
+    format!("{}/", moment(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs())).leak()
+}
+
+/// The id of the snapshot of a moment, in seconds since 1970.
+fn moment(seconds: u64) -> String {
+    let text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
+    let words: Vec<&str> = text.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|month| *month == words[2]).unwrap() + 1;
+    format!("{}{month:02}{}T{}Z", words[3], words[1], words[4].replace(':', ""))
+}
+
+#[test]
+fn a_snapshot_is_locked_and_built_from_its_own_place() {
+    let archive = archive([]);
+    let context = TestContext::on(&archive, &["hello"]);
+    context.lock().succeeded();
+    let live = context.read("ingot.lock");
+    let place = days_ago(10);
+    let id = place.trim_end_matches('/');
+    archive.publish(&Release { days_old: 11, valid_for: Some(-86_400), place, ..Release::default() });
+    context.ingot(&["lock", "--snapshot", id, "site/node"]).failed(2, &[id, "no repository", "`snapshot_url`"]);
+    context.ingot(&["lock", "--snapshot", "yesterday", "site/node"]).failed(2, &[]);
+    let base = context.read("profiles/base/debian-13.toml");
+    let with = |line: &str| {
+        base.replacen("url = ", &format!("snapshot_url = \"{}/${{snapshot}}\"\n{line}url = ", archive.url()), 1)
+    };
+    context.write("profiles/base/debian-13.toml", with(""));
+    // By the option, for once: older by intention, and expired since.
+    context.ingot(&["lock", "--snapshot", id, "site/node"]).succeeded();
+    let lock = context.read("ingot.lock");
+    assert!(lock.contains(&format!("snapshot = \"{id}\"")) && lock.contains(&format!("vendor = \"{id}\"")), "{lock}");
+    context.build(&["--plan"]).succeeded();
+    context.ingot(&["lock", "--snapshot", id, "--check", "site/node"]).succeeded();
+    context.lock().succeeded();
+    assert_eq!(context.read("ingot.lock"), live, "a snapshot leaves nothing behind");
+    // By the profile: the lock is of that profile.
+    context.write("profiles/base/debian-13.toml", with(&format!("snapshot = \"{id}\"\n")));
+    context.build(&["--plan"]).failed(2, &["the lock is older than the profile"]);
+    context.lock().succeeded();
+    context.build(&["--plan"]).succeeded();
+    // An update stays at that moment, and sources that are handed over have its release files.
+    context.ingot(&["lock", "--update", "hello", "site/node"]).succeeded();
+    std::fs::remove_dir_all(context.path("cache/store/releases/by-hash")).unwrap();
+    context.ingot(&["bundle", "export", "--sources", "sources", "site/node"]).succeeded();
+    let index: serde_json::Value = serde_json::from_str(&context.read("sources/index.json")).unwrap();
+    assert_eq!(
+        (&index["releases"][0]["snapshot"], &index["releases"][0]["files"][0]["name"]),
+        (&id.into(), &"InRelease".into())
+    );
+    // Packages come from there too.
+    archive.close();
+    archive.publish(&Release { days_old: 11, place, ..Release::default() });
+    let outcome = context.build(&[]);
+    assert!(!outcome.stderr.contains("cannot fetch"), "{}", outcome.stderr);
+    let mirror = format!("vendor={}", archive.url());
+    context.ingot(&["--mirror", &mirror, "lock", "site/node"]).failed(1, &[id, "has no ${snapshot} in it"]);
+    context.write("profiles/base/debian-13.toml", with("snapshot = \"2026-11-01\"\n"));
+    context.lock().failed(2, &["debian-13.toml", "repositories.vendor.snapshot", "YYYYMMDDTHHMMSSZ"]);
+}
+
+#[test]
 fn an_unsigned_answer_is_no_release_file() {
     let archive = archive([]);
     archive.change("InRelease", |file| file.content = b"<html>Please log in</html>".to_vec());
@@ -172,7 +265,42 @@ fn a_package_gone_from_the_archive_is_named() {
     let context = TestContext::on(&archive, &["hello"]);
     context.lock().succeeded();
     archive.close();
-    context.build(&[]).failed(1, &["cannot fetch", "404"]);
+    context.build(&[]).failed(1, &["cannot fetch", "404", "Run `ingot lock`", "--mirror NAME=URL"]);
+}
+
+#[test]
+fn a_package_gone_from_the_archive_is_fetched_from_its_past() {
+    let archive = archive([]);
+    let context = TestContext::on(&archive, &["hello"]);
+    let base = context.read("profiles/base/debian-13.toml");
+    let past = format!("snapshot_url = \"{}/past/${{snapshot}}\"\nurl = ", archive.url());
+    context.write("profiles/base/debian-13.toml", base.replacen("url = ", &past, 1));
+    context.lock().succeeded();
+    let lock: toml::Table = context.read("ingot.lock").parse().unwrap();
+    let date = u64::try_from(lock["release"][0]["date"].as_integer().unwrap()).unwrap();
+    let place: &'static str = format!("past/{}/", moment(date + 3600)).leak();
+    archive.close();
+    archive.publish(&Release { place, ..Release::default() });
+    let outcome = context.build(&[]);
+    assert!(!outcome.stderr.contains("cannot fetch"), "{}", outcome.stderr);
+    let objects = walkdir(&context.cache().join("store/objects"));
+    for package in lock["package"].as_array().unwrap() {
+        let hash = package["sha256"].as_str().unwrap();
+        assert!(objects.iter().any(|name| name == hash), "{hash} was not fetched");
+    }
+}
+
+/// Names of all files below a directory.
+fn walkdir(directory: &std::path::Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        if entry.path().is_dir() {
+            names.extend(walkdir(&entry.path()));
+        } else {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    names
 }
 
 #[test]

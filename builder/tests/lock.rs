@@ -108,7 +108,7 @@ fn docker_comes_from_its_own_repository_in_exact_versions() {
     context.write_role("extends = [\"parts/swarm\", \"parts/docker-ce\"]\n");
     let mirror = format!("docker={}", docker.url());
     let lock = || context.ingot(&["lock", "--mirror", &mirror, "--json", "site/node"]);
-    lock().failed(2, &["docker-ce.toml:", "repositories.docker.keyring", "keyrings/docker.pgp", "their fingerprints"]);
+    lock().failed(2, &["docker-ce.toml:", "repositories.docker.keyring", "keyrings/docker.pgp", "its fingerprint"]);
 
     context.write("profiles/parts/keyrings/docker.pgp", docker.keyring());
     let json = lock().succeeded().json();

@@ -201,6 +201,23 @@ fn read(bytes: &[u8]) -> (Vec<Event>, u64) {
     (events, whole)
 }
 
+/// Reads any bytes as a journal, for fuzzing: as they are, and with the checksums put right, which no fuzzer guesses.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let bodies = text.lines().map(|line| line.split_once(' ').map_or(line, |(_, json)| json));
+    let summed: String = bodies.map(|json| format!("{} {json}\n", checksum(json))).collect();
+    for bytes in [bytes, summed.as_bytes()] {
+        let (events, whole) = read(bytes);
+        let kept = usize::try_from(whole).ok().and_then(|end| bytes.get(..end));
+        assert!(kept.is_some_and(|kept| kept.is_empty() || kept.ends_with(b"\n")));
+        assert_eq!(read(kept.unwrap_or_default()), (events.clone(), whole));
+        let records = (0..).zip(events).map(|(number, event)| line(&Record { number, time: 0, event }));
+        let rewritten: String = records.collect();
+        assert_eq!(read(rewritten.as_bytes()).1, rewritten.len() as u64, "{rewritten}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -241,6 +241,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_documents_table_is_this_one() {
+        let page = include_str!("../../docs/status-codes.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| FB-")).collect();
+        let wanted: Vec<String> = Code::ALL
+            .iter()
+            .map(|code| {
+                let severity = format!("{:?}", code.severity()).to_lowercase();
+                let remedy = if code.remedy().is_empty() { "-" } else { code.remedy() };
+                format!("| {code} | `{}` | {severity} | {} | {remedy} |", code.name(), code.cause())
+            })
+            .collect();
+        assert_eq!(rows, wanted, "docs/status-codes.md follows firstboot/src/status.rs");
+    }
+
     proptest::proptest! {
         #[test]
         fn any_line_parses_without_a_panic(line in ".*") {

@@ -85,6 +85,14 @@ fn clean(uri: &str) -> String {
     uri.trim_end_matches('/').to_owned()
 }
 
+/// Reads any text as both kinds of sources, for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &str) {
+    for source in one_line_style(text).into_iter().chain(deb822_style(text)) {
+        assert!(!source.uri.contains(char::is_whitespace) && !source.uri.ends_with('/'), "{source:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,14 +4,14 @@
 //! that they list are objects of the store like any other, fetched by hash where the archive offers it. An
 //! index is kept uncompressed too, where the release file lists that form, so that the next run only reads it.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::ArchiveError;
+use super::history::History;
 use super::mirror::Mirrors;
 use super::packages::{self, Package};
 use super::release::{Dates, InRelease, ListedFile, VerifiedRelease};
-use crate::profile::Repository;
+use crate::profile::{Repository, Snapshot};
 use crate::progress::Progress;
 use crate::store::deb::{Bounded, xz, zstd};
 use crate::store::{Fetch, Store, StoreError};
@@ -32,8 +32,8 @@ pub struct Access<'a> {
     pub architecture: &'a str,
     /// Seconds since 1970: what signatures and dates are checked against.
     pub now: u64,
-    /// Repositories whose `Valid-Until` may have passed: snapshots.
-    pub snapshots: &'a BTreeSet<String>,
+    /// What is known of the archives' past.
+    pub history: &'a History,
     /// Uses what the store has and fetches nothing.
     pub offline: bool,
     /// Downloads at a time.
@@ -51,6 +51,8 @@ pub struct Suite {
     pub suite: String,
     /// The repository's priority.
     pub priority: i32,
+    /// The moment that it was read at; `None` for what the archive has now.
+    pub snapshot: Option<Snapshot>,
     /// What was verified.
     pub release: VerifiedRelease,
     indexes: Vec<Index>,
@@ -85,7 +87,7 @@ impl Suite {
     }
 
     /// A suite made from the text of an index, for tests of the solver.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of_text(repository: &str, priority: i32, text: &str) -> Self {
         let release = VerifiedRelease {
             what: repository.to_owned(),
@@ -103,28 +105,38 @@ impl Suite {
             files: std::collections::BTreeMap::new(),
         };
         let indexes = vec![Index { path: "Packages".into(), text: text.to_owned() }];
-        Self { repository: repository.to_owned(), suite: String::new(), priority, release, indexes }
+        Self { repository: repository.to_owned(), suite: String::new(), priority, snapshot: None, release, indexes }
     }
 }
 
-/// Fetches, verifies and loads every suite of the repositories, in their order.
-pub fn load(repositories: &[&Repository], access: Access<'_>) -> Result<Vec<Suite>, ArchiveError> {
-    let wanted: Vec<(&Repository, &str)> =
-        repositories.iter().flat_map(|r| r.suites.iter().map(move |s| (*r, s.as_str()))).collect();
-    let task = access.progress.start("fetching release files", Some(wanted.len() as u64));
-    let mut releases = in_parallel(&wanted, access.jobs, |(repository, suite)| {
-        let release = release(repository, suite, access);
-        task.advance(1);
-        release
-    })?;
-    drop(task);
+/// How often release files are fetched where the mirror does not have the indexes that they list.
+const ATTEMPTS: u32 = 3;
 
-    let mut plans = Vec::new();
-    for ((repository, suite), release) in wanted.iter().zip(&releases) {
-        plans.push(plan(repository, suite, release, access)?);
-    }
-    let fetches: Vec<Fetch> = plans.iter().flatten().filter_map(|p| p.fetch.clone()).collect();
-    access.store.ensure(&fetches, access.jobs, access.offline, access.progress)?;
+/// Fetches, verifies and loads every suite of the repositories, in their order, at the moment that is wanted.
+///
+/// A mirror in the middle of an update has release files and indexes that do not belong together. Indexes by
+/// hash get over that; where an archive has none, both are fetched again after a pause.
+pub fn load(repositories: &[&Repository], access: Access<'_>) -> Result<Vec<Suite>, ArchiveError> {
+    let repositories: Vec<Repository> = repositories.iter().map(|r| access.history.at_its_moment(r)).collect();
+    let wanted: Vec<(&Repository, &str)> =
+        repositories.iter().flat_map(|r| r.suites.iter().map(move |s| (r, s.as_str()))).collect();
+    let mut attempt = 1;
+    let (mut releases, plans) = loop {
+        let (releases, plans) = fetch_releases(&wanted, access)?;
+        let fetches: Vec<Fetch> = plans.iter().flatten().filter_map(|p| p.fetch.clone()).collect();
+        match access.store.ensure(&fetches, access.jobs, access.offline, access.progress) {
+            Ok(()) => break (releases, plans),
+            Err(StoreError::Fetch { answered: true, .. }) if attempt < ATTEMPTS => {
+                // Bounds of 2 and 4 seconds by default: long enough for a file that is just being replaced.
+                access.store.client().pause(attempt + 2, None);
+                attempt += 1;
+            }
+            Err(source @ StoreError::Fetch { answered: true, .. }) => {
+                return Err(ArchiveError::OutOfStep { source, attempts: attempt });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
 
     let jobs: Vec<(usize, &IndexPlan)> =
         plans.iter().enumerate().flat_map(|(i, p)| p.iter().map(move |p| (i, p))).collect();
@@ -139,10 +151,29 @@ pub fn load(repositories: &[&Repository], access: Access<'_>) -> Result<Vec<Suit
             repository: repository.name.clone(),
             suite: (*suite).to_owned(),
             priority: repository.priority,
+            snapshot: repository.snapshot.clone(),
             release,
             indexes,
         })
         .collect())
+}
+
+/// Release files, and what to fetch for each.
+type Planned = (Vec<VerifiedRelease>, Vec<Vec<IndexPlan>>);
+
+fn fetch_releases(wanted: &[(&Repository, &str)], access: Access<'_>) -> Result<Planned, ArchiveError> {
+    let task = access.progress.start("fetching release files", Some(wanted.len() as u64));
+    let releases = in_parallel(wanted, access.jobs, |(repository, suite)| {
+        let release = release(repository, suite, access);
+        task.advance(1);
+        release
+    })?;
+    drop(task);
+    let mut plans = Vec::new();
+    for ((repository, suite), release) in wanted.iter().zip(&releases) {
+        plans.push(plan(repository, suite, release, access)?);
+    }
+    Ok((releases, plans))
 }
 
 /// Does `work` for all items, several at a time, and gives the results in order, or the first error in order.
@@ -184,54 +215,84 @@ fn directory(suite: &str) -> String {
 }
 
 fn release(repository: &Repository, suite: &str, access: Access<'_>) -> Result<VerifiedRelease, ArchiveError> {
-    let what = format!("{} {suite}", repository.name);
-    let dates = Dates { now: access.now, accept_stale: access.snapshots.contains(&repository.name) };
-    let place = release_place(&repository.name, suite);
-    let names = [format!("{place}/InRelease"), format!("{place}/Release"), format!("{place}/Release.gpg")];
-    if access.offline {
-        let kept = |name: &String| access.store.kept(name);
-        let message = match (kept(&names[0])?, kept(&names[1])?, kept(&names[2])?) {
-            (Some(message), ..) => InRelease::new(&what, message),
-            (None, Some(text), Some(signature)) => InRelease::detached(&what, text, signature),
-            _ => return Err(ArchiveError::Offline { what }),
-        };
-        // What was valid when it was fetched may be used offline for as long as one likes.
-        return message.verify(&repository.keyring, Dates { accept_stale: true, ..dates });
+    let mut what = format!("{} {suite}", repository.name);
+    if let Some(snapshot) = &repository.snapshot {
+        if snapshot.seconds() > access.now {
+            let (repository, snapshot) = (repository.name.clone(), snapshot.clone());
+            return Err(ArchiveError::SnapshotInTheFuture { repository, snapshot });
+        }
+        what = format!("{what} at {snapshot}");
     }
-    let base = format!("{}/{}", access.mirrors.resolve(repository)?, directory(suite));
-    let get = |name: &str| {
-        let url = format!("{base}{name}");
-        access.store.client().get(&url, RELEASE_LIMIT).map_err(|problem| StoreError::Fetch {
-            name: format!("the release file of {what}"),
-            attempts: vec![(url, problem)],
-        })
-    };
-    let message = if let Some(message) = get("InRelease")? {
-        InRelease::new(&what, message)
-    } else {
-        let (Some(text), Some(signature)) = (get("Release")?, get("Release.gpg")?) else {
-            let missing = (format!("{base}InRelease"), "404 Not Found, and no Release with Release.gpg either".into());
-            let name = format!("the release file of {what}");
-            return Err(StoreError::Fetch { name, attempts: vec![missing] }.into());
-        };
-        InRelease::detached(&what, text, signature)
-    };
+    let place = release_place(&repository.name, suite, repository.snapshot.as_ref());
+    // The dates of a snapshot are long past by intention.
+    let dates = Dates { now: access.now, accept_stale: repository.snapshot.is_some() };
+    let known = kept_release(&what, &place, access.store)?;
+    // What was valid when it was fetched may be used offline for as long as one likes.
+    let verify_known = |message: &InRelease| message.verify(&repository.keyring, Dates { accept_stale: true, ..dates });
+    if access.offline {
+        let Some(message) = known else { return Err(ArchiveError::Offline { what }) };
+        let verified = verify_known(&message)?;
+        access.history.check(repository, suite, &verified, None)?;
+        return Ok(verified);
+    }
+    let message = fetch_release(&what, repository, suite, access)?;
     let verified = message.verify(&repository.keyring, dates)?;
+    // A kept file that the keyring no longer stands for says nothing about the archive.
+    let seen = known.filter(|known| known.raw() != message.raw()).and_then(|known| verify_known(&known).ok());
+    access.history.check(repository, suite, &verified, seen.map(|seen| seen.date))?;
     let (first, second) = message.raw();
     match second {
-        None => access.store.keep(&names[0], first)?,
+        None => access.store.keep(&format!("{place}/InRelease"), first)?,
         Some(signature) => {
-            access.store.forget(&names[0])?;
-            access.store.keep(&names[1], first)?;
-            access.store.keep(&names[2], signature)?;
+            access.store.forget(&format!("{place}/InRelease"))?;
+            access.store.keep(&format!("{place}/Release"), first)?;
+            access.store.keep(&format!("{place}/Release.gpg"), signature)?;
         }
     }
     Ok(verified)
 }
 
-/// Where the store keeps the files of a release as last fetched.
-pub(crate) fn release_place(repository: &str, suite: &str) -> String {
-    format!("releases/{}/{}", escape(repository), escape(suite))
+/// Where the store keeps the files of a release as last fetched. What is kept of a snapshot does not stand in the way of
+/// what is kept of the archive as it is.
+pub(crate) fn release_place(repository: &str, suite: &str, snapshot: Option<&Snapshot>) -> String {
+    let moment = snapshot.map(|snapshot| format!("@{snapshot}")).unwrap_or_default();
+    format!("releases/{}{moment}/{}", escape(repository), escape(suite))
+}
+
+/// The release file as last fetched.
+fn kept_release(what: &str, place: &str, store: &Store) -> Result<Option<InRelease>, StoreError> {
+    let kept = |name: &str| store.kept(&format!("{place}/{name}"));
+    Ok(match (kept("InRelease")?, kept("Release")?, kept("Release.gpg")?) {
+        (Some(message), ..) => Some(InRelease::new(what, message)),
+        (None, Some(text), Some(signature)) => Some(InRelease::detached(what, text, signature)),
+        _ => None,
+    })
+}
+
+fn fetch_release(
+    what: &str,
+    repository: &Repository,
+    suite: &str,
+    access: Access<'_>,
+) -> Result<InRelease, ArchiveError> {
+    let base = format!("{}/{}", access.mirrors.resolve(repository)?, directory(suite));
+    let error = |url: String, problem: String, answered: bool| StoreError::Fetch {
+        name: format!("the release file of {what}"),
+        attempts: vec![(url, problem)],
+        answered,
+    };
+    let get = |name: &str| {
+        let url = format!("{base}{name}");
+        access.store.client().get(&url, RELEASE_LIMIT).map_err(|problem| error(url, problem, false))
+    };
+    if let Some(message) = get("InRelease")? {
+        return Ok(InRelease::new(what, message));
+    }
+    let (Some(text), Some(signature)) = (get("Release")?, get("Release.gpg")?) else {
+        let problem = "404 Not Found, and no Release with Release.gpg either";
+        return Err(error(format!("{base}InRelease"), problem.into(), true).into());
+    };
+    Ok(InRelease::detached(what, text, signature))
 }
 
 /// A name as one path segment.

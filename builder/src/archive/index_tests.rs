@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::super::test_archive::{NOW, TestArchive, gz, xz, zst};
 use super::*;
 use crate::progress::Silent;
 use crate::store::http::{Client, Retries};
-use crate::store::test_server::Server;
+use crate::store::test_server::{Reply, Server};
 
 const HEAD: &str = "Architectures: amd64 arm64\nComponents: main universe\n";
 
@@ -25,7 +26,7 @@ type Pack = fn(&[u8]) -> Vec<u8>;
 struct Fixture {
     _directory: tempfile::TempDir,
     store: Store,
-    snapshots: BTreeSet<String>,
+    history: History,
 }
 
 impl Fixture {
@@ -34,7 +35,7 @@ impl Fixture {
         let retries = Retries { attempts: 2, base: Duration::ZERO, cap: Duration::ZERO, patience: Duration::ZERO };
         let client = Client::with(retries, Duration::from_secs(5));
         let store = Store::open(directory.path()).unwrap().with_client(client);
-        Self { _directory: directory, store, snapshots: BTreeSet::new() }
+        Self { _directory: directory, store, history: History::default() }
     }
 
     /// Names of the packages in each suite.
@@ -47,7 +48,7 @@ impl Fixture {
             mirrors: &mirrors,
             architecture: "amd64",
             now: NOW,
-            snapshots: &self.snapshots,
+            history: &self.history,
             offline: server.is_none(),
             jobs: 4,
             progress: &Silent,
@@ -196,4 +197,144 @@ fn suites_are_directories_and_flat_ones_are_paths() {
     assert_eq!(directory("./"), "");
     assert_eq!(directory("amd64/"), "amd64/");
     assert_eq!(escape("../x y"), "%2e%2e%2fx%20y");
+}
+
+const INDEX: &str = "main/binary-amd64/Packages";
+
+/// An archive of one suite `s` with this date and package.
+fn dated(archive: &mut TestArchive, place: &str, date: &str, package: &str) {
+    let head = format!("{HEAD}Valid-Until: Fri, 02 Jan 2026 12:00:00 UTC\n");
+    archive.add_dated_suite(&format!("{place}dists/s/"), date, &head, &[(INDEX, packages(package))], false);
+}
+
+#[test]
+fn an_archive_does_not_go_back_in_time_unasked() {
+    let (monday, tuesday) = ("Mon, 29 Dec 2025 12:00:00 UTC", "Tue, 30 Dec 2025 12:00:00 UTC");
+    let mut archive = TestArchive::new();
+    let repository = archive.repository("r", &["s"], &["main"]);
+    let mut fixture = Fixture::new();
+    dated(&mut archive, "", tuesday, "new");
+    fixture.load(&[&repository], Some(&archive.serve())).unwrap();
+    dated(&mut archive, "", monday, "old");
+    let back = archive.serve();
+    let text = fixture.load(&[&repository], Some(&back)).unwrap_err().to_string();
+    let dates =
+        "r s is dated Mon, 29 Dec 2025 12:00:00 GMT, and the one that this host saw last Tue, 30 Dec 2025 12:00:00 GMT";
+    assert!(text.starts_with(dates), "{text}");
+    assert!(text.contains("--mirror r=URL") && text.contains("--allow-rollback"), "{text}");
+    // What was known stays known.
+    assert_eq!(fixture.load(&[&repository], None).unwrap(), [["new"]]);
+    fixture.history.allow_rollback = true;
+    assert_eq!(fixture.load(&[&repository], Some(&back)).unwrap(), [["old"]]);
+    // Accepted once, it is what was seen last.
+    fixture.history.allow_rollback = false;
+    assert_eq!(fixture.load(&[&repository], Some(&back)).unwrap(), [["old"]]);
+    // A lock knows it too, on a host that has seen nothing, and offline.
+    fixture.history.locked.insert(("r".into(), "s".into()), NOW - 86_400);
+    for server in [Some(&back), None] {
+        let text = fixture.load(&[&repository], server).unwrap_err().to_string();
+        assert!(text.contains("and the one that the lock was made from Wed, 31 Dec 2025 00:00:00 GMT"), "{text}");
+    }
+    let other = archive.repository("other", &["s"], &["main"]);
+    assert_eq!(fixture.load(&[&other], Some(&back)).unwrap(), [["old"]]);
+}
+
+#[test]
+fn a_snapshot_is_another_place_with_dates_of_its_own() {
+    let mut archive = TestArchive::new();
+    let mut repository = archive.repository("r", &["s"], &["main"]);
+    dated(&mut archive, "", "Wed, 31 Dec 2025 12:00:00 UTC", "new");
+    dated(&mut archive, "20251224T000000Z/", "Tue, 23 Dec 2025 12:00:00 UTC", "old");
+    dated(&mut archive, "20251225T000000Z/", "Fri, 26 Dec 2025 12:00:00 UTC", "wrong");
+    let server = archive.serve();
+    let mut fixture = Fixture::new();
+    let load = |fixture: &Fixture, repository: &Repository, now: u64, offline: bool| {
+        let mut given = repository.clone();
+        given.snapshot_url = Some(server.url("/${snapshot}"));
+        given.url = Some(server.url(""));
+        let mirrors = Mirrors::with_host(BTreeMap::new(), [], Path::new("/nonexistent"));
+        let access = Access {
+            store: &fixture.store,
+            mirrors: &mirrors,
+            architecture: "amd64",
+            now,
+            history: &fixture.history,
+            offline,
+            jobs: 4,
+            progress: &Silent,
+        };
+        let suites = load(&[&given], access).map_err(|error| error.to_string())?;
+        Ok::<_, String>(suites[0].packages("amd64").unwrap()[0].name.to_owned())
+    };
+    assert_eq!(load(&fixture, &repository, NOW, false).unwrap(), "new");
+    repository.snapshot = Some("20251224T000000Z".parse().unwrap());
+    // A year later it is as good as on its day, though it was valid for days only; the present is not.
+    for now in [NOW, NOW + 365 * 86_400] {
+        assert_eq!(load(&fixture, &repository, now, false).unwrap(), "old");
+        assert_eq!(load(&fixture, &repository, now, true).unwrap(), "old");
+    }
+    let text = load(&fixture, &Repository { snapshot: None, ..repository.clone() }, NOW + 365 * 86_400, false);
+    assert!(text.unwrap_err().contains("was valid until Fri, 02 Jan 2026"));
+    // The option wins over the profile.
+    fixture.history.snapshot = Some("20251225T000000Z".parse().unwrap());
+    let text = load(&fixture, &repository, NOW, false).unwrap_err();
+    assert!(text.contains("r s at 20251225T000000Z is dated Fri, 26 Dec 2025 12:00:00 GMT, which is after"), "{text}");
+    fixture.history.snapshot = Some("20270101T000000Z".parse().unwrap());
+    let text = load(&fixture, &repository, NOW, false).unwrap_err();
+    assert!(text.contains("snapshot 20270101T000000Z of repository `r` lies in the future"), "{text}");
+    // The signature of a snapshot counts like any other.
+    fixture.history.snapshot = None;
+    let stranger = TestArchive::new();
+    let text = load(&fixture, &Repository { keyring: stranger.keyring(), ..repository }, NOW, false).unwrap_err();
+    assert!(text.contains("none of which is in keyring"), "{text}");
+    assert_eq!(load(&fixture, &archive.repository("r", &["s"], &["main"]), NOW, true).unwrap(), "new");
+}
+
+#[test]
+fn a_mirror_in_the_middle_of_an_update_is_asked_again() {
+    let (monday, tuesday) = ("Mon, 29 Dec 2025 12:00:00 UTC", "Tue, 30 Dec 2025 12:00:00 UTC");
+    let mut archive = TestArchive::new();
+    dated(&mut archive, "", monday, "old");
+    let old = archive.files.clone();
+    dated(&mut archive, "", tuesday, "new");
+    let new = archive.files.clone();
+    let repository = archive.repository("r", &["s"], &["main"]);
+    // The index is replaced first, the release file after it has been asked for `late` times.
+    let serve = |late: usize| {
+        let (old, new, asked) = (old.clone(), new.clone(), AtomicUsize::new(0));
+        Server::start(move |request| {
+            let path = request.path.trim_start_matches('/');
+            let late = path.ends_with("InRelease") && asked.fetch_add(1, Ordering::Relaxed) < late;
+            match if late { old.get(path) } else { new.get(path) } {
+                Some(content) => Reply::content(request, content),
+                None => Reply::status(404),
+            }
+        })
+    };
+    assert_eq!(Fixture::new().load(&[&repository], Some(&serve(2))).unwrap(), [["new"]]);
+    let server = serve(usize::MAX);
+    let text = Fixture::new().load(&[&repository], Some(&server)).unwrap_err().to_string();
+    assert!(text.contains("Packages of r s") && text.contains("SHA-256"), "{text}");
+    assert!(text.contains("(tried 3 times)") && text.contains("in the middle of an update"), "{text}");
+    assert_eq!(server.asked().iter().filter(|asked| asked.path.ends_with("InRelease")).count(), 3);
+    // Where nothing answers, waiting for an update is of no use.
+    let files = new.clone();
+    let broken = Server::start(move |request| match files.get(request.path.trim_start_matches('/')) {
+        Some(content) if request.path.ends_with("InRelease") => Reply::content(request, content),
+        _ => Reply::status(503),
+    });
+    let text = Fixture::new().load(&[&repository], Some(&broken)).unwrap_err().to_string();
+    assert!(text.contains("503 Service Unavailable (2 attempts)") && !text.contains("update"), "{text}");
+}
+
+#[test]
+fn by_hash_gets_over_a_mirror_in_the_middle_of_an_update() {
+    let mut archive = TestArchive::new();
+    archive.add_suite("dists/s/", HEAD, &[(INDEX, packages("new"))], true);
+    // Under its plain name there is still the old one.
+    archive.files.insert(format!("dists/s/{INDEX}"), packages("old"));
+    let repository = archive.repository("r", &["s"], &["main"]);
+    let server = archive.serve();
+    assert_eq!(Fixture::new().load(&[&repository], Some(&server)).unwrap(), [["new"]]);
+    assert_eq!(server.asked().len(), 2);
 }

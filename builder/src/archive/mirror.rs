@@ -3,13 +3,17 @@
 //! In this order: `--mirror NAME=URL`, the environment's `INGOT_MIRROR_<NAME>`, the host's own apt sources where
 //! they serve the same archive of the same distribution, the URL in the profile. No mirror is named in
 //! the program. Which mirror is used has no influence on the result: everything fetched is verified.
+//!
+//! A snapshot is another place: the profile's `snapshot_url`, or one of the first two with `${snapshot}` in it. The
+//! host's own sources are of the present and are not asked for it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::ArchiveError;
 use super::apt_sources::{self, Source};
-use crate::profile::{HostMirror, Repository};
+use crate::profile::snapshot::VARIABLE;
+use crate::profile::{HostMirror, Repository, Snapshot};
 
 /// Suites that belong to a distribution, without their pocket (`-updates`, `-security`, …).
 const SUITES: [(&str, &[&str]); 2] = [
@@ -73,14 +77,14 @@ impl Mirrors {
         }
     }
 
-    /// The URL below which `dists/` and `pool/` of the repository lie, without a slash at its end.
+    /// The URL below which `dists/` and `pool/` of the repository lie at its moment, without a slash at its end.
     pub fn resolve(&self, repository: &Repository) -> Result<String, ArchiveError> {
-        let variable = variable_name(&repository.name);
-        if let Some(url) = self.overrides.get(&repository.name) {
-            return checked(repository, url, &format!("--mirror {}=", repository.name));
+        if let Some(snapshot) = &repository.snapshot {
+            return self.resolve_snapshot(repository, snapshot);
         }
-        if let Some(url) = self.environment.get(&variable) {
-            return checked(repository, url, &variable);
+        // A URL of snapshots says nothing about the present.
+        if let Some((url, origin)) = self.given(repository).filter(|(url, _)| !url.contains(VARIABLE)) {
+            return checked(repository, url, &origin);
         }
         if let Some(url) = repository.host_mirror.as_ref().and_then(|wanted| self.host_mirror_url(wanted)) {
             return Ok(url);
@@ -89,7 +93,37 @@ impl Mirrors {
             return checked(repository, url, "the profile");
         }
         let wanted = repository.host_mirror.as_ref().map(|m| format!("archive `{}` of {}", m.archive, m.distribution));
+        let variable = variable_name(&repository.name);
         Err(ArchiveError::NoMirror { repository: repository.name.clone(), wanted, variable })
+    }
+
+    fn resolve_snapshot(&self, repository: &Repository, snapshot: &Snapshot) -> Result<String, ArchiveError> {
+        let (url, origin) = match (self.given(repository), &repository.snapshot_url) {
+            (Some(given), _) => given,
+            (None, Some(url)) => (url.as_str(), "the profile".to_owned()),
+            (None, None) => {
+                let (repository, snapshot) = (repository.name.clone(), snapshot.clone());
+                return Err(ArchiveError::NoSnapshots { repository, snapshot });
+            }
+        };
+        if !url.contains(VARIABLE) {
+            return Err(ArchiveError::MirrorWithoutSnapshots {
+                repository: repository.name.clone(),
+                snapshot: snapshot.clone(),
+                origin,
+                url: url.to_owned(),
+            });
+        }
+        checked(repository, &url.replace(VARIABLE, snapshot.id()), &origin)
+    }
+
+    /// The URL that the command line or the environment gives, and how it was given.
+    fn given(&self, repository: &Repository) -> Option<(&str, String)> {
+        let variable = variable_name(&repository.name);
+        if let Some(url) = self.overrides.get(&repository.name) {
+            return Some((url, format!("--mirror {}=", repository.name)));
+        }
+        self.environment.get(&variable).map(|url| (url.as_str(), format!("{variable}=")))
     }
 
     /// The host's mirror of an archive. Of several, the one whose path is nothing but the archive's name goes
@@ -155,6 +189,8 @@ mod tests {
             components: vec!["main".into()],
             keyring: "/k".into(),
             priority: 500,
+            snapshot: None,
+            snapshot_url: None,
         }
     }
 
@@ -196,6 +232,27 @@ mod tests {
         assert_eq!(mirrors.resolve(&repository).unwrap(), "http://option.invalid/d");
         let (_dir, bare) = host("fedora", &[]);
         assert_eq!(bare.resolve(&repository).unwrap(), "http://profile.invalid/debian");
+    }
+
+    #[test]
+    fn snapshots_come_from_where_they_are_and_from_no_mirror_of_the_present() {
+        let (dir, mut mirrors) = host("debian", &[("debian.sources", SOURCES)]);
+        let mut repository = repository("debian", Some("http://profile.invalid/debian"));
+        repository.snapshot = Some("20261101T000000Z".parse().unwrap());
+        let text = mirrors.resolve(&repository).unwrap_err().to_string();
+        assert!(text.contains("snapshot 20261101T000000Z of repository `debian-13`"), "{text}");
+        assert!(text.contains("it has no `snapshot_url`; give it one in the profile, with ${snapshot}"), "{text}");
+        repository.snapshot_url = Some("https://past.invalid/debian/${snapshot}/".into());
+        assert_eq!(mirrors.resolve(&repository).unwrap(), "https://past.invalid/debian/20261101T000000Z");
+        let variable = |url: &str| [("INGOT_MIRROR_DEBIAN_13".to_owned(), url.to_owned())];
+        mirrors = Mirrors::with_host(BTreeMap::new(), variable("http://env.invalid/d"), dir.path());
+        let text = mirrors.resolve(&repository).unwrap_err().to_string();
+        assert!(text.contains("INGOT_MIRROR_DEBIAN_13=http://env.invalid/d has no ${snapshot} in it"), "{text}");
+        mirrors = Mirrors::with_host(BTreeMap::new(), variable("http://env.invalid/${snapshot}/d"), dir.path());
+        assert_eq!(mirrors.resolve(&repository).unwrap(), "http://env.invalid/20261101T000000Z/d");
+        // It is no mirror of the present.
+        repository.snapshot = None;
+        assert_eq!(mirrors.resolve(&repository).unwrap(), "http://near.invalid/debian");
     }
 
     #[test]

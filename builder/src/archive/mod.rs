@@ -1,7 +1,8 @@
 //! The `archive` stage: from a repository's name to indexes that can be trusted.
 //!
 //! Takes a [`Repository`](crate::profile::Repository) of the profile. Finds where to fetch it from ([`mirror`]),
-//! verifies its `InRelease` against that repository's own keyring and nothing else ([`release`]), fetches the
+//! verifies its `InRelease` against that repository's own keyring and nothing else ([`release`]), sees to it that the
+//! archive does not go back in time ([`history`]), fetches the
 //! `Packages` files that it lists, each checked by size and SHA-256 ([`index`]), and reads them
 //! ([`packages`], [`relation`], [`version`]).
 //!
@@ -12,7 +13,10 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-mod apt_sources;
+use crate::profile::Snapshot;
+
+pub(crate) mod apt_sources;
+pub mod history;
 pub mod index;
 pub mod mirror;
 pub mod packages;
@@ -21,6 +25,8 @@ pub mod release;
 mod signature;
 #[cfg(test)]
 pub(crate) mod test_archive;
+#[cfg(test)]
+pub(crate) mod test_index;
 pub mod version;
 
 /// A repository cannot be used.
@@ -73,7 +79,7 @@ pub enum ArchiveError {
     /// Signed, but by nobody in the keyring.
     #[error(
         "{what} is signed by {}, none of which is in keyring {}; refusing it. If the repository has a new key, \
-         put that key into the keyring, after checking its fingerprint",
+         or a new sub-key, put that into the keyring, after checking its fingerprint",
         issuers.join(", "), keyring.display()
     )]
     WrongKey {
@@ -111,7 +117,10 @@ pub enum ArchiveError {
         problem: String,
     },
     /// The release file lists only MD5 or SHA-1.
-    #[error("{what} has no SHA256 section; weaker digests are not trusted")]
+    #[error(
+        "{what} has no SHA256 section; weaker digests are not trusted. Ask whoever runs the repository to sign a \
+         release file with SHA256, or leave the repository out"
+    )]
     WeakDigests {
         /// Repository and suite.
         what: String,
@@ -119,7 +128,7 @@ pub enum ArchiveError {
     /// `Valid-Until` has passed.
     #[error(
         "{what} was valid until {until} only; the mirror is out of date, or this host's clock is wrong. \
-         For a snapshot archive, allow it for this repository"
+         Name another mirror with --mirror NAME=URL; for an archive's past, give its repository a `snapshot`"
     )]
     Stale {
         /// Repository and suite.
@@ -134,6 +143,82 @@ pub enum ArchiveError {
         what: String,
         /// The date as the file gives it.
         date: String,
+    },
+    /// The release file is older than one that is known.
+    #[error(
+        "{what} is dated {date}, and the one that {whose} {known}: the mirror is behind, or someone replays an old \
+         file. Wait, or name another mirror with --mirror {repository}=URL. To go back on purpose, give the repository \
+         a `snapshot`, or accept it once with `ingot lock --allow-rollback`"
+    )]
+    Rollback {
+        /// Repository and suite.
+        what: String,
+        /// Date of the file that was refused.
+        date: String,
+        /// Date of the known one.
+        known: String,
+        /// Where that is known from.
+        whose: &'static str,
+        /// The repository's name.
+        repository: String,
+    },
+    /// The release file is newer than the snapshot that was asked for.
+    #[error(
+        "{what} is dated {date}, which is after snapshot {snapshot}: what answers there is no snapshot service; check \
+         the repository's `snapshot_url`"
+    )]
+    NotTheSnapshot {
+        /// Repository and suite.
+        what: String,
+        /// Date of the file.
+        date: String,
+        /// What was asked for.
+        snapshot: Snapshot,
+    },
+    /// A snapshot of a moment that is still to come.
+    #[error("snapshot {snapshot} of repository `{repository}` lies in the future; check it, and this host's clock")]
+    SnapshotInTheFuture {
+        /// The repository's name.
+        repository: String,
+        /// What was asked for.
+        snapshot: Snapshot,
+    },
+    /// A snapshot is asked for, and no URL of snapshots is known.
+    #[error(
+        "snapshot {snapshot} of repository `{repository}` is asked for, and it has no `snapshot_url`; give it one in the \
+         profile, with ${{snapshot}} where the moment goes"
+    )]
+    NoSnapshots {
+        /// The repository's name.
+        repository: String,
+        /// What was asked for.
+        snapshot: Snapshot,
+    },
+    /// A snapshot is asked for, and the mirror named for the repository has none.
+    #[error(
+        "snapshot {snapshot} of repository `{repository}` is asked for, and {origin}{url} has no ${{snapshot}} in it; \
+         write that where the moment goes, or leave the mirror out, so that the profile's `snapshot_url` counts"
+    )]
+    MirrorWithoutSnapshots {
+        /// The repository's name.
+        repository: String,
+        /// What was asked for.
+        snapshot: Snapshot,
+        /// `--mirror ubuntu=`
+        origin: String,
+        /// The URL given.
+        url: String,
+    },
+    /// Release file and index do not belong together.
+    #[error(
+        "{source}\nthe mirror does not have what its own release file lists (tried {attempts} times): it is in the middle of an \
+         update, or broken. Try again in some minutes, or name another mirror with --mirror NAME=URL"
+    )]
+    OutOfStep {
+        /// What could not be fetched.
+        source: crate::store::StoreError,
+        /// How often the release file was fetched anew.
+        attempts: u32,
     },
     /// A component or architecture that the profile names is not in the repository.
     #[error("{what} has no {kind} `{wanted}`; it has {}", available.join(", "))]

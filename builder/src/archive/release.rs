@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::ArchiveError;
 use super::signature::{Keyring, Signed};
+use crate::profile::snapshot::days_since_1970;
 
 /// How far `Date` may lie ahead of this host's clock, in seconds, before it counts as being in the future.
 const CLOCK_TOLERANCE: u64 = 600;
@@ -180,10 +181,10 @@ fn read(what: &str, signed: &Signed, sha256: String, dates: Dates) -> Result<Ver
 fn listed_file(line: &str) -> Option<(String, ListedFile)> {
     let mut words = line.split_whitespace();
     let (sha256, size, path) = (words.next()?, words.next()?, words.next()?);
+    let path = path.strip_prefix("./").unwrap_or(path);
     let sound = is_sha256(sha256) && words.next().is_none() && !path.starts_with('/');
     let inside = path.split('/').all(|part| part != "..");
-    let path = path.strip_prefix("./").unwrap_or(path).to_owned();
-    (sound && inside).then_some((path, ListedFile { sha256: sha256.to_owned(), size: size.parse().ok()? }))
+    (sound && inside).then_some((path.to_owned(), ListedFile { sha256: sha256.to_owned(), size: size.parse().ok()? }))
 }
 
 /// Whether a text is a SHA-256 in lower-case hex.
@@ -220,10 +221,21 @@ fn parse_date(text: &str) -> Option<u64> {
         }
         _ => return None,
     };
-    // Days since 1970 of the proleptic Gregorian calendar, counting years from March.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    let days = days_since_1970(year, month, day);
     u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
+}
+
+/// Reads any bytes as if they were signed, for fuzzing: no path leads out of the release file's directory.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let signed = Signed { text: bytes.to_vec(), signer: String::new() };
+    let dates = Dates { now: 1_767_225_600, accept_stale: false };
+    let Ok(release) = read("fuzz", &signed, String::new(), dates) else { return };
+    assert!(release.date <= dates.now + CLOCK_TOLERANCE && release.valid_until.is_none_or(|until| until >= dates.now));
+    for (path, file) in &release.files {
+        let inside = !path.starts_with('/') && path.split('/').all(|part| part != "..");
+        assert!(inside && is_sha256(&file.sha256), "{path}");
+    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,29 @@ fn a_key_that_is_not_in_the_keyring_is_named_and_refused() {
 }
 
 #[test]
+fn a_sub_key_counts_with_its_certificate_and_not_without() {
+    let cert = cert(None);
+    let policy = StandardPolicy::new();
+    let key = cert.keys().with_policy(&policy, at(NOW)).for_signing().next().unwrap().key().clone();
+    assert_ne!(key.fingerprint(), cert.fingerprint(), "a sub-key signs");
+    let message = InRelease::new("test trixie", signed(TEXT, &cert, NOW - 100));
+    // The certificate as it was before it had this sub-key.
+    let old = cert.clone().retain_subkeys(|_| false);
+    let (_dir, before) = keyring(&[&old], false);
+    let text = message.verify(&before, dates()).unwrap_err().to_string();
+    assert!(text.contains(&format!("is signed by {}", key.fingerprint().to_hex())), "{text}");
+    assert!(text.contains("a new key, or a new sub-key, put that into the keyring"), "{text}");
+    // Nothing but the sub-key.
+    let mut bytes = Vec::new();
+    openpgp::Packet::from(key.parts_into_public().role_into_subordinate()).serialize(&mut bytes).unwrap();
+    let (_dir, alone) = keyring(&[], false);
+    std::fs::write(&alone, bytes).unwrap();
+    let error = message.verify(&alone, dates()).unwrap_err();
+    assert!(matches!(error, ArchiveError::Keyring { .. }), "{error}");
+    assert!(error.to_string().contains("whole certificates, as `gpg --export FINGERPRINT` writes them"), "{error}");
+}
+
+#[test]
 fn an_expired_key_is_refused_whenever_it_signed() {
     let expired = cert(Some(YEAR / 2));
     let (_dir, keyring) = keyring(&[&expired], false);

@@ -40,10 +40,12 @@ impl Keyring {
     pub fn read(path: &Path) -> Result<Self, ArchiveError> {
         let error = |problem: String| ArchiveError::Keyring { path: path.to_owned(), problem };
         let bytes = std::fs::read(path).map_err(|e| error(e.to_string()))?;
-        let certs: Vec<Cert> = CertParser::from_bytes(&bytes)
-            .map_err(|e| error(e.to_string()))?
-            .collect::<Result<_, _>>()
-            .map_err(|e| error(e.to_string()))?;
+        // A sub-key without the certificate that it belongs to says nothing about whose it is.
+        let broken = |e: openpgp::anyhow::Error| {
+            error(format!("{e}; it must hold whole certificates, as `gpg --export FINGERPRINT` writes them"))
+        };
+        let certs: Vec<Cert> =
+            CertParser::from_bytes(&bytes).map_err(broken)?.collect::<Result<_, _>>().map_err(broken)?;
         if certs.is_empty() {
             return Err(error("it holds no OpenPGP certificate".into()));
         }

@@ -51,6 +51,8 @@ impl TestArchive {
             components: owned(components),
             keyring: self.keyring(),
             priority: 500,
+            snapshot: None,
+            snapshot_url: None,
         }
     }
 
@@ -61,7 +63,12 @@ impl TestArchive {
     /// Adds a suite below `place` (`dists/noble/`, or empty for a flat repository) with index files by
     /// their path there. `head` goes into its release file.
     pub fn add_suite(&mut self, place: &str, head: &str, indexes: &[(&str, Vec<u8>)], by_hash: bool) {
-        let mut release = format!("Origin: Test\nDate: Wed, 31 Dec 2025 12:00:00 UTC\n{head}");
+        self.add_dated_suite(place, "Wed, 31 Dec 2025 12:00:00 UTC", head, indexes, by_hash);
+    }
+
+    /// The same with another date.
+    pub fn add_dated_suite(&mut self, place: &str, date: &str, head: &str, indexes: &[(&str, Vec<u8>)], by_hash: bool) {
+        let mut release = format!("Origin: Test\nDate: {date}\n{head}");
         if by_hash {
             release.push_str("Acquire-By-Hash: yes\n");
         }

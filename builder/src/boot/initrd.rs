@@ -54,6 +54,15 @@ pub enum InitrdError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// Firmware of a GPU: tens of megabytes that no machine needs before its root is there.
+    #[error(
+        "the initrd would hold {path}, firmware of a GPU; take the module that asks for it (nouveau, nvidia) out of \
+         kernel.initrd_modules: it is loaded from the root"
+    )]
+    GpuFirmware {
+        /// The file.
+        path: String,
+    },
     /// Packing failed.
     #[error("cannot pack the initrd: {0}")]
     Pack(#[from] io::Error),
@@ -115,12 +124,23 @@ pub fn build(input: &InitrdInput) -> Result<Initrd, InitrdError> {
         add(format!("{base}/{name}"), text.as_bytes(), 0o644)?;
     }
     for (name, bytes) in &input.modules.firmware {
+        if is_gpu_firmware(name) {
+            return Err(InitrdError::GpuFirmware { path: format!("lib/firmware/{name}") });
+        }
         add(format!("lib/firmware/{name}"), bytes, 0o644)?;
     }
     for (path, extra) in input.extra {
+        if path.split_once("lib/firmware/").is_some_and(|(_, name)| is_gpu_firmware(name)) {
+            return Err(InitrdError::GpuFirmware { path: path.clone() });
+        }
         add(path.clone(), &extra.bytes, extra.mode & 0o7777)?;
     }
     pack(&files, input.jobs)
+}
+
+/// NVIDIA's firmware, of its own driver (`nvidia/550.163.01/gsp_ga10x.bin`) and of nouveau (`nvidia/ga102/gsp/…`).
+fn is_gpu_firmware(name: &str) -> bool {
+    name.starts_with("nvidia/")
 }
 
 enum Node<'a> {
@@ -279,6 +299,27 @@ mod tests {
         assert_eq!(std::fs::read(out.join("init")).unwrap(), program());
         assert_eq!(std::fs::read(out.join("etc/x")).unwrap(), b"hello");
         assert!(out.join("sysroot").is_dir());
+    }
+
+    #[test]
+    fn firmware_of_gpus_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let stage1 = dir.path().join("stage1");
+        std::fs::write(&stage1, program()).unwrap();
+        let none = BTreeMap::new();
+        let run = |modules: &Selection, extra: &BTreeMap<String, Extra>| {
+            build(&InitrdInput { stage1: &stage1, modules, stage1_json: "{}", extra, jobs: 1 })
+        };
+        for name in ["nvidia/550.163.01/gsp_ga10x.bin", "nvidia/ga102/gsp/gsp-535.113.01.bin.xz"] {
+            let modules = Selection { firmware: [(name.to_owned(), vec![1])].into(), ..Selection::default() };
+            let message = run(&modules, &none).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("kernel.initrd_modules"), "{message}");
+            let path = format!("usr/lib/firmware/{name}");
+            let extra = [(path, Extra { bytes: vec![1], mode: 0o644 })].into();
+            assert!(matches!(run(&Selection::default(), &extra), Err(InitrdError::GpuFirmware { .. })));
+        }
+        let modules = Selection { firmware: [("rtl_nic/x.fw".to_owned(), vec![1])].into(), ..Selection::default() };
+        run(&modules, &none).unwrap();
     }
 
     #[test]

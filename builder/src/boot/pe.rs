@@ -212,6 +212,7 @@ impl Pe {
             ));
         }
         let data_end = self.sections.iter().map(|s| s.offset as usize + s.raw_size as usize).max().unwrap_or_default();
+        let data_end = data_end.max(self.word(60) as usize); // a program may have no section, but it has headers
         let symbols = u32_at(&self.bytes, self.coff + 8).unwrap_or_default() as usize;
         if symbols != 0 {
             if symbols < data_end {

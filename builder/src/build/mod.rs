@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | fetch | lock | packages in the store |
 //! | tools | locked tools | tree of programs |
-//! | install | locked packages, dpkg options | tree with configured packages |
+//! | modules | locked packages of the modules' build | kernel modules built by DKMS |
+//! | install | locked packages, dpkg options, built modules | tree with configured packages |
 //! | containers | locked packages | docker-archives |
 //! | seal | install, containers, profile, overlays, firstboot | root file system, hash tree |
 //! | kernel | install, stage1, module list | initrd |
@@ -16,6 +17,7 @@
 //! | publish | image | other forms, block map, manifest |
 
 mod disk;
+mod fetch;
 mod keys;
 mod node;
 mod plan;
@@ -23,25 +25,26 @@ mod role;
 pub mod sets;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::archive::history::History;
 use crate::archive::mirror::Mirrors;
 use crate::cache::{Cache, CacheError};
 use crate::lock::{Lock, LockError};
-use crate::profile::{ProfileError, Tree};
+use crate::profile::{ProfileError, Snapshot, Tree};
 use crate::progress::Progress;
 use crate::root::RootError;
 use crate::store::{Store, StoreError};
 use crate::tools::{Tools, ToolsError};
 
+pub(crate) use fetch::{ensure, is_remote, of_artifacts, of_set};
 pub use node::NodePrograms;
 pub use plan::{Built, RolePlan, plan};
-pub(crate) use role::is_remote;
-pub use role::{artifact_fetches, build, fetches, tools};
+pub use role::{build, tools};
 
 /// What a build works with.
 pub struct Site {
@@ -160,6 +163,12 @@ pub enum BuildError {
     Manifest(#[from] crate::image::manifest::ManifestError),
     #[error(transparent)]
     Publish(#[from] crate::publish::PublishError),
+    /// A server answered, but not with what is wanted.
+    #[error(
+        "{source}\nan archive keeps old versions for a while only. Run `ingot lock` for those that it has now, name a mirror \
+         that has more with --mirror NAME=URL, or build from a cache that has them"
+    )]
+    Gone { source: StoreError },
     #[error("{what}: {source}")]
     Program { what: String, source: crate::process::ProcessError },
     #[error("{}: {source}", .path.display())]
@@ -207,6 +216,17 @@ pub struct Prepared {
     pub versions: BTreeMap<String, String>,
 }
 
+/// How to lock.
+#[derive(Debug, Clone)]
+pub struct LockRequest {
+    /// Seconds since 1970: what signatures and dates are checked against.
+    pub now: u64,
+    /// Takes archives that have gone back in time.
+    pub allow_rollback: bool,
+    /// The moment of the archives to take, in place of the profiles'.
+    pub snapshot: Option<Snapshot>,
+}
+
 /// The lock before and after.
 pub struct Relocked {
     /// As it is on disk; empty if there is none.
@@ -214,7 +234,7 @@ pub struct Relocked {
     /// With the sets of the roles resolved.
     pub new: Lock,
     /// Packages, as `name version`, that an update was to leave as they are, and that no repository has any more.
-    pub gone: std::collections::BTreeSet<String>,
+    pub gone: BTreeSet<String>,
 }
 
 /// Resolves the sets of `roles` and puts them into the lock: anew, or with `update` only as far as an update of these
@@ -223,7 +243,7 @@ pub fn lock(
     site: &Site,
     roles: &[String],
     update: &[String],
-    now: u64,
+    request: &LockRequest,
     progress: &dyn Progress,
 ) -> Result<Relocked, BuildError> {
     let old = match Lock::read(&site.lock_file) {
@@ -237,24 +257,32 @@ pub fn lock(
     update.check(&all)?;
     let update = (!update.packages.is_empty()).then_some(update);
     let mut new = old.clone();
-    let mut gone = std::collections::BTreeSet::new();
-    let none = std::collections::BTreeSet::new();
+    let mut gone = BTreeSet::new();
+    let history =
+        History { locked: old.dates(), allow_rollback: request.allow_rollback, snapshot: request.snapshot.clone() };
+    let mut have_snapshots = false;
     for group in groups {
         let access = crate::archive::index::Access {
             store: &site.store,
             mirrors: &site.mirrors,
             architecture: &group.architecture,
-            now,
-            snapshots: &none,
+            now: request.now,
+            history: &history,
             offline: site.offline,
             jobs: site.jobs,
             progress,
         };
+        have_snapshots |= group.repositories.values().any(|r| r.snapshot_url.is_some());
         let context = crate::lock::Context { repositories: &group.repositories, access };
         let resolved = crate::lock::resolve(&group.sets, context, update)?;
         crate::bundle::keep_releases(&site.store, &resolved.lock)?;
         new = new.updated(resolved.lock);
         gone.extend(resolved.gone);
+    }
+    if let Some(snapshot) = request.snapshot.as_ref().filter(|_| !have_snapshots) {
+        let message =
+            format!("snapshot {snapshot} is asked for, and no repository of these roles has a `snapshot_url`");
+        return Err(BuildError::Input(message));
     }
     Ok(Relocked { old, new, gone })
 }

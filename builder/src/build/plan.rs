@@ -37,6 +37,8 @@ pub struct RolePlan {
     pub(super) profile: Profile,
     pub(super) packages: LockedSet,
     pub(super) container_sets: BTreeMap<String, LockedSet>,
+    /// The packages that build kernel modules, where the role has any built.
+    pub(super) dkms_set: Option<LockedSet>,
     pub(super) tools_set: LockedSet,
     pub(super) tools_profile: Profile,
     pub(super) name: String,
@@ -47,6 +49,7 @@ pub struct RolePlan {
 
 pub(super) struct Keys {
     pub(super) tools: String,
+    pub(super) dkms: Option<String>,
     pub(super) install: String,
     pub(super) containers: BTreeMap<String, String>,
     pub(super) seal: String,
@@ -67,6 +70,7 @@ impl RolePlan {
             |set: &LockedSet| set.packages.iter().filter(|p| !site.store.has(&p.sha256, Some(p.size))).count();
         let all_missing = missing(&self.packages)
             + missing(&self.tools_set)
+            + self.dkms_set.as_ref().map_or(0, missing)
             + self.container_sets.values().map(missing).sum::<usize>();
         let mut steps = vec![
             Step {
@@ -81,13 +85,21 @@ impl RolePlan {
                 key: self.keys.tools.clone(),
                 cached: cache.has("tools", &self.keys.tools),
             },
-            Step {
-                name: "install",
-                what: format!("install {} packages of {}", self.packages.packages.len(), self.packages.name),
-                key: self.keys.install.clone(),
-                cached: cache.has("trees", &self.keys.install),
-            },
         ];
+        if let (Some(set), Some(key)) = (&self.dkms_set, &self.keys.dkms) {
+            steps.push(Step {
+                name: "modules",
+                what: format!("build kernel modules with {} packages of {}", set.packages.len(), set.name),
+                key: key.clone(),
+                cached: cache.has("modules", key),
+            });
+        }
+        steps.push(Step {
+            name: "install",
+            what: format!("install {} packages of {}", self.packages.packages.len(), self.packages.name),
+            key: self.keys.install.clone(),
+            cached: cache.has("trees", &self.keys.install),
+        });
         for (name, key) in &self.keys.containers {
             steps.push(Step {
                 name: "container",
@@ -165,7 +177,14 @@ pub(super) fn extension(format: Format) -> &'static str {
 pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, BuildError> {
     let profile = sets::load(site, role)?.profile;
     let locked = sets::locked(site, &site.lock()?, profile)?;
-    let sets::Locked { mut profile, packages, containers: container_sets, tools: tools_set, tools_profile } = locked;
+    let sets::Locked {
+        mut profile,
+        packages,
+        containers: container_sets,
+        dkms: dkms_set,
+        tools: tools_set,
+        tools_profile,
+    } = locked;
     let mut name = role.replace('/', "-");
     if let Some(sector_size) = request.sector_size.filter(|size| *size != profile.image.sector_size) {
         profile.image.sector_size = sector_size;
@@ -174,13 +193,15 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
     let (firstboot, stage1) = request.node.hashes()?;
 
     let tools_key = Key::new("tools", 2).part("packages", hashes(&tools_set)).finish();
+    let dkms = dkms_set.as_ref().map(|set| dkms_key(set, &profile));
     let options = &profile.packages;
-    let install = Key::new("install", 3)
+    let install = Key::new("install", 4)
         .part("packages", hashes(&packages))
         .part("exclude", options.path_exclude.join("\n"))
         .part("include", options.path_include.join("\n"))
         .part("provided", options.provided.iter().cloned().collect::<Vec<_>>().join("\n"))
         .part("date", packages.date.to_string())
+        .part("modules", dkms.as_deref().unwrap_or_default())
         .finish();
     let mut container_keys = BTreeMap::new();
     let relocatable = without_paths(&profile);
@@ -222,13 +243,22 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
     let version = format!("{}-{}", date(packages.date), &seal[..8]);
     Ok(RolePlan {
         name,
-        keys: Keys { tools: tools_key, install, containers: container_keys, seal, kernel, image },
+        keys: Keys { tools: tools_key, dkms, install, containers: container_keys, seal, kernel, image },
         profile,
         packages,
         container_sets,
+        dkms_set,
         tools_set,
         tools_profile,
         version,
         id,
     })
+}
+
+fn dkms_key(set: &LockedSet, profile: &Profile) -> String {
+    Key::new("modules", 2)
+        .part("packages", hashes(set))
+        .part("provided", profile.packages.provided.iter().cloned().collect::<Vec<_>>().join("\n"))
+        .part("date", set.date.to_string())
+        .finish()
 }

@@ -11,20 +11,21 @@ use uuid::Uuid;
 
 use super::keys::as_json;
 use super::plan::{Built, RolePlan};
-use super::{BuildError, Prepared, Request, Site, watch};
+use super::{BuildError, Prepared, Request, Site, fetch, watch};
+use crate::boot::modules::foreign;
 use crate::image::{erofs, verity};
 use crate::lock::LockedSet;
-use crate::profile::{Artifact, Container, Profile};
+use crate::profile::Container;
 use crate::progress::Progress;
-use crate::root::{RootPackage, containers, content, install, make_root, order, provided, seal};
-use crate::store::{Fetch, Store};
+use crate::root::{RootPackage, containers, content, dkms, install, make_root, order, provided, seal};
+use crate::store::Store;
 use crate::tools::Tools;
 
 /// Prepares the tools tree that goes with a role.
 pub fn tools(site: &Site, plan: &RolePlan, progress: &dyn Progress) -> Result<Prepared, BuildError> {
     if !site.cache.has("tools", &plan.keys.tools) {
-        let fetches = fetches(site, &plan.tools_set, &plan.tools_profile)?;
-        site.store.ensure(&fetches, site.jobs.max(8), site.offline, progress)?;
+        let fetches = fetch::of_set(site, &plan.tools_set, &plan.tools_profile)?;
+        fetch::ensure(site, &fetches, progress)?;
     }
     let debs = || {
         let store = &site.store;
@@ -33,36 +34,6 @@ pub fn tools(site: &Site, plan: &RolePlan, progress: &dyn Progress) -> Result<Pr
     let tools = Tools::prepare(&site.cache, &plan.keys.tools, debs, site.jobs, progress)?;
     let versions = plan.tools_set.packages.iter().map(|p| (p.name.clone(), p.version.clone())).collect();
     Ok(Prepared { tools, key: plan.keys.tools.clone(), versions })
-}
-
-/// What of a set the store does not have, and where it is to be fetched.
-pub fn fetches(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>, BuildError> {
-    set.fetches(&site.store, |name| {
-        if site.offline {
-            return Ok(String::new()); // the store names what is missing
-        }
-        let repository = profile.repositories.get(name).ok_or_else(|| {
-            BuildError::Input(format!("the lock's packages come from {name}, which the profile does not define"))
-        })?;
-        Ok(site.mirrors.resolve(repository)?)
-    })
-}
-
-/// Whether it is fetched, and not a file of the profiles.
-pub(crate) fn is_remote(artifact: &Artifact) -> bool {
-    artifact.source.starts_with("http")
-}
-
-/// The artifacts that are fetched and that the store does not have.
-pub fn artifact_fetches(site: &Site, profile: &Profile) -> Vec<Fetch> {
-    let missing = profile.artifacts.values().filter(|a| is_remote(a) && !site.store.has(&a.sha256, None));
-    let fetch = |artifact: &Artifact| Fetch {
-        sha256: artifact.sha256.clone(),
-        size: 0,
-        urls: vec![artifact.source.clone()],
-        name: artifact.source.rsplit('/').next().unwrap_or(&artifact.source).to_owned(),
-    };
-    missing.map(fetch).collect()
 }
 
 /// Builds one role, or finds it built already.
@@ -101,7 +72,8 @@ impl Build<'_> {
     fn run(&self) -> Result<Built, BuildError> {
         self.fetch()?;
         let prepared = tools(self.site, self.plan, self.progress)?;
-        let tree = self.install()?;
+        let modules = self.modules()?;
+        let tree = self.install(modules.as_deref())?;
         let containers = self.containers()?;
         let sealed = self.seal(&tree, &containers, &prepared.tools)?;
         let kernel = self.kernel(&tree)?;
@@ -120,71 +92,105 @@ impl Build<'_> {
         let plan = self.plan;
         let mut all = Vec::new();
         if !self.site.cache.has("trees", &plan.keys.install) {
-            all.extend(fetches(self.site, &plan.packages, &plan.profile)?);
+            all.extend(fetch::of_set(self.site, &plan.packages, &plan.profile)?);
+        }
+        if let (Some(set), Some(key)) = (&plan.dkms_set, &plan.keys.dkms)
+            && !self.site.cache.has("modules", key)
+            && !self.site.cache.has("trees", &plan.keys.install)
+        {
+            all.extend(fetch::of_set(self.site, set, &plan.profile)?);
         }
         for (name, set) in &plan.container_sets {
             if !plan.keys.containers.get(name).is_some_and(|key| self.site.cache.has("containers", key)) {
-                all.extend(fetches(self.site, set, &plan.profile)?);
+                all.extend(fetch::of_set(self.site, set, &plan.profile)?);
             }
         }
         if !self.site.cache.has("tools", &plan.keys.tools) {
-            all.extend(fetches(self.site, &plan.tools_set, &plan.tools_profile)?);
+            all.extend(fetch::of_set(self.site, &plan.tools_set, &plan.tools_profile)?);
         }
-        all.extend(artifact_fetches(self.site, &plan.profile));
-        // Downloads wait for the network, not for a core.
-        self.store().ensure(&all, self.site.jobs.max(8), self.site.offline, self.progress)?;
-        Ok(())
+        all.extend(fetch::of_artifacts(self.site, &plan.profile));
+        fetch::ensure(self.site, &all, self.progress)
     }
 
-    /// The tree with all packages configured.
-    fn install(&self) -> Result<PathBuf, BuildError> {
+    /// Kernel modules that are built for the role, in a directory of the cache. Not looked at where the tree that they go
+    /// into is there already.
+    fn modules(&self) -> Result<Option<PathBuf>, BuildError> {
         let plan = self.plan;
+        let (Some(set), Some(key)) = (&plan.dkms_set, &plan.keys.dkms) else { return Ok(None) };
+        if self.site.cache.has("trees", &plan.keys.install) {
+            return Ok(None);
+        }
+        let entry = self.site.cache.produce("modules", key, |scratch| {
+            self.with_packages(set, scratch, |input| Ok(dkms::build(scratch, input, self.progress)?))
+        })?;
+        Ok(Some(entry))
+    }
+
+    /// The tree with all packages configured, and with the modules that were built for it.
+    fn install(&self, modules: Option<&Path>) -> Result<PathBuf, BuildError> {
+        let plan = self.plan;
+        let built = modules.map(|entry| entry.join(dkms::MODULES));
         let entry = self.site.cache.produce("trees", &plan.keys.install, |scratch| {
-            let mut packages: Vec<RootPackage> = plan
-                .packages
-                .packages
-                .iter()
-                .map(|package| RootPackage {
-                    name: package.name.clone(),
-                    essential: package.essential,
-                    relations: order::Relations {
-                        pre_depends: package.pre_depends.clone(),
-                        depends: package.depends.clone(),
-                        provides: package.provides.clone(),
-                    },
-                    deb: crate::store::normalized_path(self.store(), &package.sha256),
-                })
-                .collect();
-            let options = &plan.profile.packages;
-            if !options.provided.is_empty() {
-                let deb = scratch.join(format!("{}.deb", provided::NAME));
-                provided::write(&deb, &options.provided)?;
-                packages.push(RootPackage {
-                    name: provided::NAME.to_owned(),
-                    essential: false,
-                    relations: order::Relations::default(),
-                    deb,
-                });
-            }
-            let hashes: BTreeMap<&str, &str> =
-                plan.packages.packages.iter().map(|p| (p.name.as_str(), p.sha256.as_str())).collect();
-            let provide = |packages: &[&RootPackage]| {
-                let hashes: Vec<&str> = packages.iter().filter_map(|p| hashes.get(p.name.as_str()).copied()).collect();
-                crate::store::normalize_all(self.store(), &hashes, self.site.jobs, self.progress)?;
-                Ok(())
-            };
-            let input = install::Install {
-                packages: &packages,
-                provide: &provide,
-                path_exclude: &options.path_exclude,
-                path_include: &options.path_include,
-                epoch: self.epoch(),
-                jobs: self.site.jobs,
-            };
-            install::install(scratch, &input, self.progress)?;
+            let tree = self.with_packages(&plan.packages, scratch, |input| {
+                let input = install::Install { modules: built.as_deref(), ..*input };
+                Ok(install::install(scratch, &input, self.progress)?)
+            })?;
+            let kernel = crate::root::seal::kernel(&tree)?;
+            let symvers = modules.map(|entry| entry.join(dkms::SYMVERS));
+            foreign::check(&tree, &kernel.release, symvers.as_deref())?;
             Ok::<_, BuildError>(())
         })?;
         Ok(entry.join("root"))
+    }
+
+    /// Gives `work` the packages of a set as the profile has them installed.
+    fn with_packages<T>(
+        &self,
+        set: &LockedSet,
+        scratch: &Path,
+        work: impl FnOnce(&install::Install<'_>) -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        let mut packages: Vec<RootPackage> = set
+            .packages
+            .iter()
+            .map(|package| RootPackage {
+                name: package.name.clone(),
+                essential: package.essential,
+                relations: order::Relations {
+                    pre_depends: package.pre_depends.clone(),
+                    depends: package.depends.clone(),
+                    provides: package.provides.clone(),
+                },
+                deb: crate::store::normalized_path(self.store(), &package.sha256),
+            })
+            .collect();
+        let options = &self.plan.profile.packages;
+        if !options.provided.is_empty() {
+            let deb = scratch.join(format!("{}.deb", provided::NAME));
+            provided::write(&deb, &options.provided)?;
+            packages.push(RootPackage {
+                name: provided::NAME.to_owned(),
+                essential: false,
+                relations: order::Relations::default(),
+                deb,
+            });
+        }
+        let hashes: BTreeMap<&str, &str> = set.packages.iter().map(|p| (p.name.as_str(), p.sha256.as_str())).collect();
+        let provide = |packages: &[&RootPackage]| {
+            let hashes: Vec<&str> = packages.iter().filter_map(|p| hashes.get(p.name.as_str()).copied()).collect();
+            crate::store::normalize_all(self.store(), &hashes, self.site.jobs, self.progress)?;
+            Ok(())
+        };
+        work(&install::Install {
+            packages: &packages,
+            provide: &provide,
+            path_exclude: &options.path_exclude,
+            path_include: &options.path_include,
+            files: &[],
+            modules: None,
+            epoch: set.date,
+            jobs: self.site.jobs,
+        })
     }
 
     fn containers(&self) -> Result<BTreeMap<String, PathBuf>, BuildError> {
@@ -317,7 +323,7 @@ impl Build<'_> {
     fn artifacts(&self) -> Result<BTreeMap<String, PathBuf>, BuildError> {
         let mut result = BTreeMap::new();
         for (path, artifact) in &self.plan.profile.artifacts {
-            if !is_remote(artifact) {
+            if !fetch::is_remote(artifact) {
                 let source = Path::new(&artifact.source);
                 let mut file = fs::File::open(source).map_err(BuildError::io(source))?;
                 let found = self.store().put(&mut file)?;

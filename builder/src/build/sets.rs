@@ -1,9 +1,10 @@
-//! Which sets of packages a role needs: its own, one for each container made from packages, and the tools.
+//! Which sets of packages a role needs: its own, one for each container made from packages, one for kernel modules that
+//! are built, and the tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BuildError, Site};
-use crate::lock::{Lock, LockedSet, SetRequest};
+use crate::lock::{Lock, LockedSet, SetRequest, dkms_set_name};
 use crate::profile::{self, Container, Explained, Profile, Repository};
 use crate::solve::Request;
 
@@ -29,6 +30,7 @@ pub fn role_set(profile: &Profile) -> SetRequest {
             pins: profile.packages.pins.clone(),
             provided: profile.packages.provided.clone(),
             recommends: profile.packages.recommends,
+            phased: profile.packages.phased,
             include_essential: true,
         },
         repositories: repository_order(profile),
@@ -48,6 +50,7 @@ pub fn container_sets(profile: &Profile) -> BTreeMap<String, SetRequest> {
             let request = Request {
                 include: packages.iter().cloned().collect(),
                 pins: profile.packages.pins.clone(),
+                phased: profile.packages.phased,
                 ..Request::default()
             };
             let set = SetRequest {
@@ -59,6 +62,24 @@ pub fn container_sets(profile: &Profile) -> BTreeMap<String, SetRequest> {
         }
     }
     sets
+}
+
+/// The set of packages that build kernel modules for a role; `None` where it has nothing built.
+pub fn dkms_set(profile: &Profile) -> Option<SetRequest> {
+    let request = Request {
+        include: profile.dkms.clone(),
+        exclude: profile.packages.exclude.clone(),
+        pins: profile.packages.pins.clone(),
+        provided: profile.packages.provided.clone(),
+        recommends: false,
+        phased: profile.packages.phased,
+        include_essential: true,
+    };
+    (!profile.dkms.is_empty()).then(|| SetRequest {
+        name: dkms_set_name(&role_set_name(profile)),
+        request,
+        repositories: repository_order(profile),
+    })
 }
 
 /// The base's repositories first: of equal priority they win.
@@ -126,6 +147,9 @@ pub fn groups(site: &Site, roles: &[String]) -> Result<Vec<Group>, BuildError> {
         for set in container_sets(&profile).into_values() {
             add(&profile, set);
         }
+        if let Some(set) = dkms_set(&profile) {
+            add(&profile, set);
+        }
         let (set, tools) = tools_set(site, &profile)?;
         add(&tools, set);
     }
@@ -140,6 +164,8 @@ pub struct Locked {
     pub packages: LockedSet,
     /// Packages of its containers that are made from packages, by the container's name.
     pub containers: BTreeMap<String, LockedSet>,
+    /// The packages that build kernel modules for it, where it has any built.
+    pub dkms: Option<LockedSet>,
     /// Packages of the tools tree.
     pub tools: LockedSet,
     /// The profile that says where the tools come from.
@@ -158,7 +184,10 @@ pub fn locked(site: &Site, lock: &Lock, profile: Profile) -> Result<Locked, Buil
     for (name, request) in container_sets(&profile) {
         containers.insert(name, checked(&request, &profile)?);
     }
+    let dkms = dkms_set(&profile).map(|request| checked(&request, &profile)).transpose()?;
+    // Once more: a lock may have been put together by hand, or by a merge.
+    lock.check_gpu(&packages.name)?;
     let (request, tools_profile) = tools_set(site, &profile)?;
     let tools = checked(&request, &tools_profile)?;
-    Ok(Locked { profile, packages, containers, tools, tools_profile })
+    Ok(Locked { profile, packages, containers, dkms, tools, tools_profile })
 }

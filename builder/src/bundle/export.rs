@@ -43,7 +43,7 @@ pub fn export(site: &Site, roles: &[String], to: &Path, progress: &dyn Progress)
     for role in roles {
         sources.add_role(site, &lock, role)?;
     }
-    site.store.ensure(&sources.fetches, site.jobs.max(8), site.offline, progress)?;
+    build::ensure(site, &sources.fetches, progress)?;
 
     let selected = lock.only(&sources.sets);
     let text_of_lock = selected.to_text();
@@ -120,11 +120,11 @@ impl Sources {
     fn add_role(&mut self, site: &Site, lock: &Lock, role: &str) -> Result<(), BundleError> {
         let locked = sets::locked(site, lock, sets::load(site, role)?.profile)?;
         self.add_set(site, &locked.packages, &locked.profile)?;
-        for set in locked.containers.values() {
+        for set in locked.containers.values().chain(&locked.dkms) {
             self.add_set(site, set, &locked.profile)?;
         }
         self.add_set(site, &locked.tools, &locked.tools_profile)?;
-        self.fetches.extend(build::artifact_fetches(site, &locked.profile));
+        self.fetches.extend(build::of_artifacts(site, &locked.profile));
         for (path, artifact) in locked.profile.artifacts.iter().filter(|(_, artifact)| build::is_remote(artifact)) {
             let name = path.rsplit('/').next().unwrap_or(path).to_owned();
             self.objects.entry(artifact.sha256.clone()).or_insert(name);
@@ -134,7 +134,7 @@ impl Sources {
 
     fn add_set(&mut self, site: &Site, set: &LockedSet, profile: &Profile) -> Result<(), BundleError> {
         self.sets.insert(set.name.clone());
-        self.fetches.extend(build::fetches(site, set, profile)?);
+        self.fetches.extend(build::of_set(site, set, profile)?);
         for package in &set.packages {
             self.objects.insert(package.sha256.clone(), format!("{} {}", package.name, package.version));
         }

@@ -202,7 +202,7 @@ fn kept_release(store: &Store, release: &Release) -> Result<Option<Contents>, St
 }
 
 fn latest_release(store: &Store, release: &Release) -> Result<Option<Contents>, StoreError> {
-    let place = index::release_place(&release.repository, &release.suite);
+    let place = index::release_place(&release.repository, &release.suite, release.snapshot.as_ref());
     files_at(store, release, |name| format!("{place}/{name}"))
 }
 

@@ -82,6 +82,12 @@ pub struct LockArgs {
     /// Show what would change and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Accept archives whose release files are older than the known ones
+    #[arg(long)]
+    pub allow_rollback: bool,
+    /// Take the archives as they were at this moment, where they keep snapshots: 20261101T000000Z
+    #[arg(long, value_name = "ID")]
+    pub snapshot: Option<crate::profile::Snapshot>,
 }
 
 #[derive(Debug, Args)]

@@ -14,11 +14,13 @@ use thiserror::Error;
 
 use crate::archive::ArchiveError;
 use crate::archive::release::is_sha256;
+use crate::profile::Snapshot;
 use crate::solve::SolveError;
 use crate::store::{Fetch, Store};
 
 mod diff;
 mod file;
+pub mod gpu;
 mod resolve;
 
 pub use diff::{Change, Diff, Kind, SetDiff, SetState, Side, diff};
@@ -106,6 +108,14 @@ pub enum LockError {
         /// Why.
         source: SolveError,
     },
+    /// The set's packages for NVIDIA's GPUs do not belong together.
+    #[error("`{set}`: {source}")]
+    Gpu {
+        /// The set.
+        set: String,
+        /// Which, and what to pin.
+        source: Box<gpu::GpuError>,
+    },
 }
 
 fn did_you_mean(similar: &[String]) -> String {
@@ -131,6 +141,9 @@ pub struct Release {
     pub date: u64,
     /// Fingerprint of the certificate that signed it.
     pub signer: String,
+    /// The moment that it was read at; absent for what the archive had when the lock was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
 }
 
 /// An exact package.
@@ -207,6 +220,9 @@ pub(crate) struct Set {
     pub profile: String,
     pub date: u64,
     pub packages: Vec<String>,
+    /// Of repositories that were read at a moment of their past: which one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<String, Snapshot>,
 }
 
 /// A lock in memory: sound, and in its fixed order.
@@ -229,6 +245,8 @@ pub struct LockedSet {
     pub profile: String,
     /// The newest date of the releases it was resolved from, in seconds since 1970: `SOURCE_DATE_EPOCH`.
     pub date: u64,
+    /// Of repositories that were read at a moment of their past: which one.
+    pub snapshots: BTreeMap<String, Snapshot>,
     /// Sorted by name.
     pub packages: Vec<LockedPackage>,
 }
@@ -277,6 +295,11 @@ fn url_path(path: &str) -> String {
     path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
+/// The set of packages that build a role's kernel modules: `gpu/worker@debian-13#dkms`.
+pub fn dkms_set_name(role_set: &str) -> String {
+    format!("{role_set}#dkms")
+}
+
 impl Lock {
     /// Reads and checks a lock.
     pub fn read(path: &Path) -> Result<Self, LockError> {
@@ -302,6 +325,13 @@ impl Lock {
         self.sets.keys().map(String::as_str)
     }
 
+    /// Dates of the releases of the present that it was made from, by repository and suite: no archive goes back
+    /// behind them unasked.
+    pub fn dates(&self) -> BTreeMap<(String, String), u64> {
+        let present = self.releases.iter().filter(|r| r.snapshot.is_none());
+        present.map(|r| ((r.repository.clone(), r.suite.clone()), r.date)).collect()
+    }
+
     /// The releases it was made from.
     pub fn releases(&self) -> &[Release] {
         &self.releases
@@ -319,30 +349,47 @@ impl Lock {
         let packages = set.packages.iter().filter_map(|reference| self.packages.get(reference)).cloned();
         let mut packages: Vec<LockedPackage> = packages.collect();
         packages.sort();
-        Ok(LockedSet { name: set.name.clone(), profile: set.profile.clone(), date: set.date, packages })
+        let (name, profile, snapshots) = (set.name.clone(), set.profile.clone(), set.snapshots.clone());
+        Ok(LockedSet { name, profile, date: set.date, snapshots, packages })
+    }
+
+    /// Fails if a set's packages for GPUs do not belong together. A role's set is looked at together with that of the
+    /// modules that are built for it.
+    pub fn check_gpu(&self, name: &str) -> Result<(), LockError> {
+        let mut packages = self.set(name)?.packages;
+        if let Ok(modules) = self.set(&dkms_set_name(name)) {
+            packages.extend(modules.packages);
+        }
+        gpu::check(&packages).map_err(|source| LockError::Gpu { set: name.to_owned(), source: Box::new(source) })
     }
 
     /// This lock with the sets of `new` put in or replaced; packages that no set uses any more are left out.
     ///
-    /// A set whose packages and inputs are the same stays as it is with its date, so that its images stay the same; and
-    /// where all are the same, the releases stay as well. That an archive was signed anew is no change.
+    /// A set whose packages, inputs and moments are the same stays as it is with its date, so that its images stay the same; and
+    /// where all are the same, the releases stay as well, unless one is older now. That an archive was signed anew is no
+    /// change.
     #[must_use]
     pub fn updated(mut self, mut new: Lock) -> Self {
         let same = |set: &Set| {
-            let equal = |old: &&Set| old.profile == set.profile && old.packages == set.packages;
+            let equal = |old: &Set| {
+                old.profile == set.profile && old.packages == set.packages && old.snapshots == set.snapshots
+            };
             let content = |reference: &String| self.packages.get(reference) == new.packages.get(reference);
-            self.sets.get(&set.name).is_some_and(|old| equal(&old)) && set.packages.iter().all(content)
+            self.sets.get(&set.name).is_some_and(equal) && set.packages.iter().all(content)
         };
         let same: BTreeSet<String> = new.sets.values().filter(|set| same(set)).map(|set| set.name.clone()).collect();
         new.sets.retain(|name, _| !same.contains(name));
-        if new.sets.is_empty() {
+        // An archive that was let go back must not be measured by what it had before.
+        let dates = self.dates();
+        let went_back = new.dates().into_iter().any(|(suite, date)| dates.get(&suite).is_some_and(|old| *old > date));
+        if new.sets.is_empty() && !went_back {
             return self;
         }
         self.sets.extend(new.sets);
         self.packages.extend(new.packages);
-        let mut releases: BTreeMap<(String, String), Release> = BTreeMap::new();
+        let mut releases: BTreeMap<_, Release> = BTreeMap::new();
         for release in self.releases.into_iter().chain(new.releases) {
-            releases.insert((release.repository.clone(), release.suite.clone()), release);
+            releases.insert((release.repository.clone(), release.suite.clone(), release.snapshot.clone()), release);
         }
         self.releases = releases.into_values().collect();
         self.drop_unused();
@@ -369,8 +416,13 @@ impl Lock {
     fn drop_unused(&mut self) {
         let used: BTreeSet<&String> = self.sets.values().flat_map(|s| &s.packages).collect();
         self.packages.retain(|reference, _| used.contains(reference));
-        let repositories: BTreeSet<&String> = self.packages.values().map(|p| &p.repository).collect();
-        self.releases.retain(|r| repositories.contains(&r.repository));
+        // Repositories with the moments at which sets have read them.
+        let mut read: BTreeSet<(&str, Option<&Snapshot>)> = BTreeSet::new();
+        for set in self.sets.values() {
+            let packages = set.packages.iter().filter_map(|reference| self.packages.get(reference));
+            read.extend(packages.map(|p| (p.repository.as_str(), set.snapshots.get(&p.repository))));
+        }
+        self.releases.retain(|r| read.contains(&(r.repository.as_str(), r.snapshot.as_ref())));
     }
 }
 

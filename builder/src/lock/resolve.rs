@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{Lock, LockError, LockedPackage, LockedSet, Release, Set};
 use crate::archive::index::{self, Access, Suite};
 use crate::archive::release::{hex, is_sha256};
-use crate::profile::Repository;
+use crate::profile::{Repository, Snapshot};
 use crate::solve::{Kept, PackageId, Request, Universe, solve, solve_keeping};
 
 /// One set that is to be locked.
@@ -24,7 +24,7 @@ pub struct SetRequest {
 
 impl SetRequest {
     /// SHA-256 over everything in the profile that the resolution depends on: the request, and the repositories with
-    /// their suites, components, priorities and keyrings, but not where they are fetched from.
+    /// their suites, components, priorities, keyrings and moments, but not where they are fetched from.
     pub fn inputs_hash(&self, repositories: &BTreeMap<String, Repository>) -> Result<String, LockError> {
         #[derive(Serialize)]
         struct Source<'a> {
@@ -33,6 +33,8 @@ impl SetRequest {
             components: &'a [String],
             priority: i32,
             keyring: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            snapshot: Option<&'a str>,
         }
         let mut sources = Vec::new();
         for repository in self.repositories(repositories)? {
@@ -47,6 +49,7 @@ impl SetRequest {
                 components: &repository.components,
                 priority: repository.priority,
                 keyring: hex(&Sha256::digest(&keyring)),
+                snapshot: repository.snapshot.as_ref().map(Snapshot::id),
             });
         }
         // Strings, numbers and lists of them: JSON can express them all.
@@ -148,8 +151,13 @@ pub fn resolve(sets: &[SetRequest], context: Context<'_>, update: Option<Update<
         references.sort();
         let profile = set.inputs_hash(context.repositories)?;
         let date = own.iter().map(|s| s.release.date).max().unwrap_or(0);
-        lock.sets.insert(set.name.clone(), Set { name: set.name.clone(), profile, date, packages: references });
+        let snapshots = own.iter().filter_map(|s| Some((s.repository.clone(), s.snapshot.clone()?))).collect();
+        let name = set.name.clone();
+        lock.sets.insert(name.clone(), Set { name, profile, date, snapshots, packages: references });
         task.advance(1);
+    }
+    for set in sets {
+        lock.check_gpu(&set.name)?;
     }
     lock.releases = suites.iter().map(release_of).collect();
     lock.releases.sort();
@@ -171,6 +179,7 @@ fn release_of(suite: &Suite) -> Release {
         sha256: suite.release.sha256.clone(),
         date: suite.release.date,
         signer: suite.release.signer.clone(),
+        snapshot: suite.snapshot.clone(),
     }
 }
 

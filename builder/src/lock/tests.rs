@@ -1,4 +1,5 @@
 use super::*;
+use crate::archive::history::History;
 use crate::archive::index::Access;
 use crate::archive::mirror::Mirrors;
 use crate::process::{ProcessError, Tool};
@@ -21,6 +22,8 @@ pub(crate) fn debian_13() -> Option<(BTreeMap<String, Repository>, Mirrors)> {
         components: vec!["main".into()],
         keyring: keyring.clone(),
         priority: 500,
+        snapshot: None,
+        snapshot_url: None,
     };
     let all = [
         repository("debian-13", "debian", &["trixie", "trixie-updates"]),
@@ -71,13 +74,13 @@ fn really_locked(
     store: &Store,
     offline: bool,
 ) -> Option<Lock> {
-    let snapshots = BTreeSet::new();
+    let history = History::default();
     let access = Access {
         store,
         mirrors,
         architecture: "amd64",
         now: now(),
-        snapshots: &snapshots,
+        history: &history,
         offline,
         jobs: 8,
         progress: &Silent,
@@ -184,7 +187,13 @@ fn lock_of(sets: &[(&str, &[(&str, &str)])]) -> Lock {
         let packages: Vec<LockedPackage> = packages.iter().map(|(n, v)| package(n, v)).collect();
         let mut references: Vec<String> = packages.iter().map(LockedPackage::reference).collect();
         references.sort();
-        let set = Set { name: (*name).into(), profile: A.into(), date: 1_700_000_000, packages: references };
+        let set = Set {
+            name: (*name).into(),
+            profile: A.into(),
+            date: 1_700_000_000,
+            snapshots: BTreeMap::new(),
+            packages: references,
+        };
         lock.sets.insert((*name).into(), set);
         lock.packages.extend(packages.into_iter().map(|p| (p.reference(), p)));
     }
@@ -194,6 +203,7 @@ fn lock_of(sets: &[(&str, &[(&str, &str)])]) -> Lock {
         sha256: A.into(),
         date: 1_700_000_000,
         signer: "F00D".into(),
+        snapshot: None,
     });
     lock
 }

@@ -27,6 +27,8 @@ pub struct ProfileFile {
     pub packages: PackagesFile,
     /// Kernel.
     pub kernel: KernelFile,
+    /// Kernel modules that are built.
+    pub dkms: DkmsFile,
     /// Names below `overlays/`, or paths beginning with `./` or `/`.
     pub overlays: Vec<String>,
     /// Units.
@@ -74,6 +76,8 @@ pub struct RepositoryFile {
     pub components: Vec<String>,
     pub keyring: Option<String>,
     pub priority: Option<i32>,
+    pub snapshot: Option<String>,
+    pub snapshot_url: Option<String>,
 }
 
 /// `[repositories.NAME.host_mirror]`
@@ -94,6 +98,7 @@ pub struct PackagesFile {
     pub exclude: Vec<String>,
     pub pins: BTreeMap<String, String>,
     pub recommends: Option<bool>,
+    pub phased: Option<bool>,
     pub provided: Vec<String>,
     pub path_exclude: Vec<String>,
     pub path_include: Vec<String>,
@@ -109,6 +114,14 @@ pub struct KernelFile {
     pub sysctl: BTreeMap<String, toml::Value>,
     pub modules: Vec<String>,
     pub initrd_modules: Vec<String>,
+}
+
+/// `[dkms]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DkmsFile {
+    /// Packages whose modules are built, and what building them takes.
+    pub packages: Vec<String>,
 }
 
 /// `[units]`

@@ -10,6 +10,7 @@ use super::types::{
     Artifact, Base, Container, FileContent, FileEntry, HostMirror, ImageOptions, Kernel, Packages, Profile, QemuFacts,
     Repository, RootFormat, Units,
 };
+use super::{Snapshot, snapshot};
 
 /// Makes the profile of `role` on `base` from the merged tree.
 pub fn finish(role: &str, base: &str, merged: &Node) -> Result<Profile, ProfileError> {
@@ -35,6 +36,7 @@ pub fn finish(role: &str, base: &str, merged: &Node) -> Result<Profile, ProfileE
         exclude,
         pins: file.packages.pins,
         recommends: file.packages.recommends.unwrap_or(false),
+        phased: file.packages.phased.unwrap_or(false),
         provided: file.packages.provided.into_iter().collect(),
         path_exclude: file.packages.path_exclude,
         path_include: file.packages.path_include,
@@ -64,6 +66,7 @@ pub fn finish(role: &str, base: &str, merged: &Node) -> Result<Profile, ProfileE
         repositories,
         packages,
         kernel,
+        dkms: file.dkms.packages.into_iter().collect(),
         overlays: file.overlays.into_iter().map(PathBuf::from).collect(),
         units: Units {
             enable: file.units.enable.into_iter().collect(),
@@ -161,7 +164,15 @@ fn finish_repository(
     let keyring = file
         .keyring
         .ok_or_else(|| context.value(&key, "no keyring: a repository is never trusted without one".to_owned()))?;
+    let parsed = file.snapshot.map(|text| text.parse::<Snapshot>());
+    let snapshot = parsed.transpose().map_err(|message| context.value(&format!("{key}.snapshot"), message))?;
+    if file.snapshot_url.as_ref().is_some_and(|url| !url.contains(snapshot::VARIABLE)) {
+        let message = format!("the URL needs a {} where the moment goes", snapshot::VARIABLE);
+        return Err(context.value(&format!("{key}.snapshot_url"), message));
+    }
     Ok(Repository {
+        snapshot,
+        snapshot_url: file.snapshot_url.map(expand),
         url: file.url.map(expand),
         host_mirror: file
             .host_mirror
@@ -216,6 +227,9 @@ fn finish_artifact(context: &Context<'_>, path: &str, file: ArtifactFile) -> Res
 
 fn finish_container(context: &Context<'_>, name: &str, file: ContainerFile) -> Result<Container, ProfileError> {
     let key = format!("containers.{name}");
+    if name == "dkms" {
+        return Err(context.value(&key, "a container cannot have the name of the set that builds modules".to_owned()));
+    }
     if !file.reference.contains(':') {
         return Err(context.value(&key, format!("the reference {:?} needs a tag", file.reference)));
     }

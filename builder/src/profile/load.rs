@@ -160,9 +160,10 @@ impl Tree {
                 let path = directory.join(given);
                 let path = path.canonicalize().map_err(|error| ProfileError::Value {
                     place: format!("{place}: {table}.{name}.{key}"),
-                    message: match (key, error.kind()) {
-                        ("keyring", std::io::ErrorKind::NotFound) => format!(
-                            "there is no {}; put the OpenPGP certificates that sign the repository there, and compare their fingerprints with those that its owner publishes",
+                    message: match key {
+                        "keyring" => format!(
+                            "the keyring {} cannot be used ({error}): put the certificate there that the repository's owner \
+                             publishes, after checking its fingerprint; the README.md beside it says which it is",
                             path.display()
                         ),
                         _ => format!("cannot use {}: {error}", path.display()),

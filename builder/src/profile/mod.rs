@@ -12,11 +12,13 @@ mod error;
 pub mod file;
 mod finish;
 mod load;
+pub mod snapshot;
 pub mod tree;
 mod types;
 
 pub use error::ProfileError;
 pub use load::Tree;
+pub use snapshot::Snapshot;
 pub use types::*;
 
 /// A profile with the tree it was made from, for `--explain-profile`.

@@ -123,6 +123,8 @@ fn values_that_make_no_sense_are_refused_with_their_place() {
         ("[image]\nesp_mib=64\n", "two slots"),
         ("[containers.x]\nreference='x:1'\n", "give either"),
         ("[repositories.x]\nsuites=['a']\ncomponents=['main']\n", "never trusted without"),
+        ("[repositories.x]\nsuites=['/']\nkeyring='vendor.pgp'\n", "put the certificate there"),
+        ("[containers.dkms]\nreference='x:1'\npackages=['x']\n", "the set that builds modules"),
         ("overlays=['nothing']\n", "no directory"),
     ] {
         let fixture = Fixture::new(&[("profiles/site/worker.toml", text)]);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::Snapshot;
+
 /// A role's profile with every `extends` followed and every path made absolute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Profile {
@@ -18,6 +20,8 @@ pub struct Profile {
     pub packages: Packages,
     /// The kernel and what it is told.
     pub kernel: Kernel,
+    /// Packages that are installed in a throw-away tree, where DKMS builds their modules for the image. Empty: none.
+    pub dkms: BTreeSet<String>,
     /// Trees copied onto the root, in this order (a later one wins).
     pub overlays: Vec<PathBuf>,
     /// Units enabled, disabled and masked.
@@ -75,6 +79,12 @@ pub struct Repository {
     pub keyring: PathBuf,
     /// Higher wins over lower whatever the version, as apt's pin priorities do; the default is 500.
     pub priority: i32,
+    /// The moment of the archive that is taken, in place of what it has now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+    /// Where such moments are found: a URL with `${snapshot}` in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_url: Option<String>,
 }
 
 /// How the host's apt configuration is matched to a repository.
@@ -97,6 +107,8 @@ pub struct Packages {
     pub pins: BTreeMap<String, String>,
     /// Whether recommended packages are installed too.
     pub recommends: bool,
+    /// Whether versions count that the archive is still phasing in.
+    pub phased: bool,
     /// Virtual packages that Ingot itself provides (`linux-initramfs-tool`: stage1 stands in its place).
     pub provided: BTreeSet<String>,
     /// Paths that are not unpacked, as dpkg's `--path-exclude` takes them.

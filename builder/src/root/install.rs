@@ -24,6 +24,10 @@ pub struct Install<'a> {
     pub path_exclude: &'a [String],
     /// dpkg's `--path-include`.
     pub path_include: &'a [String],
+    /// Files that lie in the tree before anything is installed, by path and content.
+    pub files: &'a [(&'a str, &'a str)],
+    /// Kernel modules from outside the packages: a directory laid over `/usr/lib/modules` before these are indexed.
+    pub modules: Option<&'a Path>,
     /// The time that stands for "now" where a script asks `SOURCE_DATE_EPOCH`: seconds since 1970.
     pub epoch: u64,
     /// Threads.
@@ -51,6 +55,9 @@ pub fn install(scratch: &Path, input: &Install<'_>, progress: &dyn Progress) -> 
     make_root(&root)?;
     unpack::prepare(&root)?;
     prepare_dpkg(&root)?;
+    for (path, content) in input.files {
+        write_file(&root.join(path), content)?;
+    }
     depmod::stand_in(&scratch.join("stand-ins"))?;
     let essential = essential(input.packages);
     let (first, rest): (Vec<&RootPackage>, Vec<&RootPackage>) =
@@ -122,6 +129,10 @@ fn install_rest(
         }
     }
     drop(task);
+    if let Some(modules) = dpkg.input.modules {
+        let target = dpkg.root.join("usr/lib/modules");
+        super::dkms::put_modules(modules, &target)?;
+    }
     let _task = progress.start("configuring packages", None);
     let indexed = std::thread::scope(|scope| {
         let indexing = scope.spawn(|| depmod::index(dpkg.root, &scratch.join("modules")));
@@ -297,6 +308,11 @@ fn prepare_dpkg(root: &Path) -> Result<(), RootError> {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(RootError::io(&path))?;
     }
     Ok(())
+}
+
+fn write_file(path: &Path, content: &str) -> Result<(), RootError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory).and_then(|()| fs::write(path, content)).map_err(RootError::io(path))
 }
 
 /// Shows the packages under short names: a command line has a limit.

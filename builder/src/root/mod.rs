@@ -10,6 +10,7 @@
 pub mod containers;
 pub mod content;
 pub mod depmod;
+pub mod dkms;
 pub mod install;
 pub mod lint;
 pub mod order;
@@ -48,6 +49,18 @@ pub enum RootError {
         package: Option<String>,
         /// What was being done: ` while configuring`.
         action: String,
+        /// The last 30 lines.
+        tail: String,
+        /// The tree as it was left.
+        tree: PathBuf,
+    },
+    /// DKMS could not build a module.
+    #[error("building the kernel module {module} for {release} failed:\n{tail}\nthe tree is kept in {}", .tree.display())]
+    Module {
+        /// `nvidia-current/550.163.01`
+        module: String,
+        /// The kernel's release.
+        release: String,
         /// The last 30 lines.
         tail: String,
         /// The tree as it was left.

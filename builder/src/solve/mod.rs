@@ -42,6 +42,10 @@ pub struct Request {
     pub provided: BTreeSet<String>,
     /// Installs recommended packages too, where that is possible.
     pub recommends: bool,
+    /// Takes versions that an archive is still phasing in (`Phased-Update-Percentage` below 100). Otherwise only those
+    /// that a pin names exactly.
+    #[serde(skip_serializing_if = "is_false")]
+    pub phased: bool,
     /// Asks for every package that is `Essential: yes` or `Priority: required` as well.
     pub include_essential: bool,
 }
@@ -55,6 +59,11 @@ impl Request {
         let patterns = self.pins.iter().filter(|(pattern, _)| glob::is_pattern(pattern));
         patterns.filter(|(pattern, _)| glob::matches(pattern, name)).map(|(_, version)| version.as_str()).collect()
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde calls
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// There is no set of packages for a request.

@@ -100,8 +100,18 @@ pub(super) fn refusal(universe: &Universe<'_>, request: &Request, id: PackageId)
     if request.exclude.contains(package.name) {
         return Some("the profile excludes it".to_owned());
     }
-    let pin = request.pins_of(package.name).into_iter().find(|pin| !glob::matches(pin, package.version))?;
-    Some(format!("the profile pins it to `{pin}`"))
+    let pins = request.pins_of(package.name);
+    if let Some(pin) = pins.iter().find(|pin| !glob::matches(pin, package.version)) {
+        return Some(format!("the profile pins it to `{pin}`"));
+    }
+    // apt draws lots by machine. Two builders would not agree, so here a version waits until it is meant for all.
+    let asked_for = request.phased || pins.contains(&package.version);
+    (package.phased < 100 && !asked_for).then(|| {
+        format!(
+            "the archive is still phasing it in ({} %); take it with `phased = true`, or with a pin that names it",
+            package.phased
+        )
+    })
 }
 
 pub(super) fn package_id(solvable: SolvableId) -> PackageId {

@@ -8,6 +8,7 @@ use crate::archive::index::Suite;
 use crate::archive::relation;
 
 mod against_apt;
+mod apt;
 
 /// `name version ; field: value ; …` per line, as an index.
 fn index(lines: &[&str]) -> String {
@@ -83,8 +84,25 @@ fn priority_wins_over_version_and_phased_versions_wait() {
     assert_eq!(solved(&suites, &request(&["docker"])).unwrap(), ["docker 19"]);
     let lines = ["snapd 1", "snapd 2 ; Phased-Update-Percentage: 40"];
     assert_eq!(one(&lines, &request(&["snapd"])).unwrap(), ["snapd 1"]);
-    let pinned = Request { pins: [("snapd".to_owned(), "2".to_owned())].into(), ..request(&["snapd"]) };
-    assert_eq!(one(&lines, &pinned).unwrap(), ["snapd 2"]);
+    let pinned = |pin: &str| Request { pins: [("snapd".to_owned(), pin.to_owned())].into(), ..request(&["snapd"]) };
+    assert_eq!(one(&lines, &pinned("2")).unwrap(), ["snapd 2"]);
+    assert_eq!(one(&lines, &Request { phased: true, ..request(&["snapd"]) }).unwrap(), ["snapd 2"]);
+    // A pattern does not name it.
+    assert_eq!(one(&lines, &pinned("*")).unwrap(), ["snapd 1"]);
+}
+
+#[test]
+fn a_version_that_is_being_phased_in_is_not_taken_where_nothing_else_is_there() {
+    let lines = ["a 1 ; Depends: b (>= 2)", "b 1", "b 2 ; Phased-Update-Percentage: 0"];
+    let text = one(&lines, &request(&["a"])).unwrap_err().to_string();
+    assert!(text.contains("the archive is still phasing it in (0 %)") && text.contains("`phased = true`"), "{text}");
+    let text = one(&["b 2 ; Phased-Update-Percentage: 10"], &request(&["b"])).unwrap_err().to_string();
+    assert!(text.contains("the archive is still phasing it in (10 %)"), "{text}");
+    let with = Request { phased: true, ..request(&["a"]) };
+    assert_eq!(one(&lines, &with).unwrap(), ["a 1", "b 2"]);
+    // A lock of a profile that says nothing of phasing keeps its hash.
+    assert!(!serde_json::to_string(&request(&["a"])).unwrap().contains("phased"));
+    assert!(serde_json::to_string(&with).unwrap().contains("\"phased\":true"));
 }
 
 #[test]

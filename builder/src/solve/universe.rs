@@ -87,9 +87,7 @@ impl<'a> Universe<'a> {
         for ids in self.by_name.iter_mut().filter(|ids| ids.len() > 1) {
             ids.sort_by(|a, b| {
                 let (x, y) = (&self.entries[a.index()], &self.entries[b.index()]);
-                // A version that an archive is still phasing in is for those who need it, not for everyone.
-                (y.priority, y.package.phased == 100)
-                    .cmp(&(x.priority, x.package.phased == 100))
+                (y.priority.cmp(&x.priority))
                     .then_with(|| version::compare(y.package.version, x.package.version))
                     .then_with(|| (x.package.architecture == "all").cmp(&(y.package.architecture == "all")))
                     .then_with(|| a.cmp(b))

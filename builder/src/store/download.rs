@@ -92,25 +92,27 @@ impl Store {
 
     /// The same file with its size, as the first server that answers says it.
     fn sized(&self, fetch: &Fetch) -> Result<Fetch, StoreError> {
-        let mut attempts = Vec::new();
+        let (mut attempts, mut answered) = (Vec::new(), false);
         for url in &fetch.urls {
             let mut attempt = 0;
-            let problem = loop {
+            let (problem, silent) = loop {
                 attempt += 1;
                 match self.http.open(url, 0) {
                     Ok(response) => match response.length {
                         Some(size) => return Ok(Fetch { size, ..fetch.clone() }),
-                        None => break "the server does not say how large it is".to_owned(),
+                        None => break ("the server does not say how large it is".to_owned(), false),
                     },
                     Err(Failure::Passing(_, asked)) if attempt < self.http.retries.attempts => {
                         self.http.pause(attempt, asked);
                     }
-                    Err(Failure::Passing(problem, _) | Failure::Lasting(problem)) => break problem,
+                    Err(Failure::Passing(problem, _)) => break (problem, true),
+                    Err(Failure::Lasting(problem)) => break (problem, false),
                 }
             };
+            answered |= !silent;
             attempts.push((url.clone(), problem));
         }
-        Err(StoreError::Fetch { name: fetch.name.clone(), attempts })
+        Err(StoreError::Fetch { name: fetch.name.clone(), attempts, answered })
     }
 
     /// Fetches one file, from whichever URL gives it first.
@@ -121,7 +123,7 @@ impl Store {
             if sized.size == 0 {
                 let problem = "it is empty, and should not be".to_owned();
                 let attempts = fetch.urls.iter().map(|url| (url.clone(), problem.clone())).collect();
-                return Err(StoreError::Fetch { name: fetch.name.clone(), attempts });
+                return Err(StoreError::Fetch { name: fetch.name.clone(), attempts, answered: true });
             }
             &sized
         } else {
@@ -141,25 +143,31 @@ impl Store {
         }
         let mut download = Download { store: self, fetch, path: &path, file, hasher: Sha256::new(), length: 0, task };
         download.take_up()?;
-        let mut attempts = Vec::new();
+        let (mut attempts, mut answered) = (Vec::new(), false);
         for url in &fetch.urls {
             match download.try_url(url) {
                 Ok(()) => {
                     self.admit(&download.file, &path, &fetch.sha256)?;
                     return Ok(());
                 }
-                Err(Stop::Url(problem)) => attempts.push((url.clone(), problem)),
+                Err(Stop::Silent(problem)) => attempts.push((url.clone(), problem)),
+                Err(Stop::Url(problem)) => {
+                    answered = true;
+                    attempts.push((url.clone(), problem));
+                }
                 Err(Stop::Store(error)) => return Err(error),
             }
         }
-        Err(StoreError::Fetch { name: fetch.name.clone(), attempts })
+        Err(StoreError::Fetch { name: fetch.name.clone(), attempts, answered })
     }
 }
 
 /// Why a URL was given up.
 enum Stop {
-    /// Another URL may do.
+    /// The server has no such file, or another one; another URL may do.
     Url(String),
+    /// The server could not be asked, or did not come to an end; another URL may do.
+    Silent(String),
     /// No URL will do: the store itself has a problem.
     Store(StoreError),
 }
@@ -234,7 +242,7 @@ impl Download<'_> {
                         attempt = 1;
                     }
                     if attempt >= self.store.http.retries.attempts {
-                        return Err(Stop::Url(format!("{problem} ({attempt} attempts)")));
+                        return Err(Stop::Silent(format!("{problem} ({attempt} attempts)")));
                     }
                     self.store.http.pause(attempt, asked);
                 }

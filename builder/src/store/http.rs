@@ -2,11 +2,17 @@
 //!
 //! What may pass by waiting (no connection, a broken one, 5xx, 408, 429) is tried again with full jitter, or after what
 //! `Retry-After` says; what will not (404, 403, …) is an error at once, so that the next URL is tried.
+//!
+//! Servers are trusted by the host's own bundle of authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` name another), because a
+//! site's mirror often has a certificate of the site; a host without a bundle gets Mozilla's list. `https_proxy`,
+//! `http_proxy`, `all_proxy` and `no_proxy` are honoured.
 
 use std::io::Read;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ureq::http::StatusCode;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// How often and how patiently a request is tried again.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +41,9 @@ impl Default for Retries {
 /// A client that follows the policy.
 #[derive(Debug, Clone)]
 pub struct Client {
-    agent: ureq::Agent,
+    /// Made for the first request: reading the host's authorities takes time that most commands need not spend.
+    agent: Arc<OnceLock<ureq::Agent>>,
+    silence: Duration,
     /// When to try again.
     pub retries: Retries,
 }
@@ -72,23 +80,29 @@ impl Client {
 
     /// A client with its own retries, which gives up on a connection that is silent for `silence`.
     pub fn with(retries: Retries, silence: Duration) -> Self {
-        let config = ureq::Agent::config_builder()
-            .user_agent(concat!("ingot/", env!("CARGO_PKG_VERSION")))
-            // Files are wanted as they are: no decoding on the way, hashes are of the stored bytes.
-            .accept_encoding("identity")
-            .http_status_as_error(false)
-            .max_redirects(5)
-            .max_redirects_will_error(true)
-            .timeout_connect(Some(silence.min(Duration::from_secs(20))))
-            .timeout_recv_response(Some(silence))
-            .timeout_per_read(Some(silence))
-            .build();
-        Self { agent: config.new_agent(), retries }
+        Self { agent: Arc::default(), silence, retries }
+    }
+
+    fn agent(&self) -> &ureq::Agent {
+        self.agent.get_or_init(|| {
+            let config = ureq::Agent::config_builder()
+                .user_agent(concat!("ingot/", env!("CARGO_PKG_VERSION")))
+                // Files are wanted as they are: no decoding on the way, hashes are of the stored bytes.
+                .accept_encoding("identity")
+                .http_status_as_error(false)
+                .max_redirects(5)
+                .max_redirects_will_error(true)
+                .timeout_connect(Some(self.silence.min(Duration::from_secs(20))))
+                .timeout_recv_response(Some(self.silence))
+                .timeout_per_read(Some(self.silence))
+                .tls_config(TlsConfig::builder().root_certs(authorities()).build());
+            config.build().new_agent()
+        })
     }
 
     /// One request, from `offset` on.
     pub(crate) fn open(&self, url: &str, offset: u64) -> Result<Response, Failure> {
-        let mut request = self.agent.get(url);
+        let mut request = self.agent().get(url);
         if url.starts_with("https://") {
             // A redirect must not take away the encryption that the address asks for.
             request = request.config().https_only(true).build();
@@ -161,6 +175,17 @@ impl Client {
     }
 }
 
+/// The host's authorities, or Mozilla's where the host has none.
+fn authorities() -> RootCerts {
+    // Certificates that cannot be read are left out, as every other program of the host does.
+    let found = rustls_native_certs::load_native_certs().certs;
+    if found.is_empty() {
+        return RootCerts::WebPki;
+    }
+    let certificates = found.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
+    RootCerts::Specific(Arc::new(certificates.collect()))
+}
+
 fn said(status: StatusCode) -> String {
     format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("(unknown status)"))
 }
@@ -168,6 +193,10 @@ fn said(status: StatusCode) -> String {
 fn classify(error: &ureq::Error) -> Failure {
     use ureq::Error;
     let text = error.to_string();
+    if text.contains("certificate") {
+        let remedy = "is the server's authority in the host's bundle, or in SSL_CERT_FILE, and is the clock right?";
+        return Failure::Lasting(format!("{text} ({remedy})"));
+    }
     match error {
         Error::Io(_) | Error::Timeout(_) | Error::ConnectionFailed | Error::Protocol(_) => Failure::Passing(text, None),
         Error::HostNotFound => Failure::Passing(format!("{text} (is the name right, and is there a network?)"), None),

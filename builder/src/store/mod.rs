@@ -82,6 +82,8 @@ pub enum StoreError {
         name: String,
         /// URL and what went wrong, for each that was tried.
         attempts: Vec<(String, String)>,
+        /// Whether a server answered, only not with this file: it has another one, or none.
+        answered: bool,
     },
     /// An object's content is not what its name says.
     #[error("{} is damaged: its SHA-256 is {actual}; it was removed, run again to fetch it anew", path.display())]

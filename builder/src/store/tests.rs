@@ -138,6 +138,25 @@ fn the_next_url_is_tried_and_redirects_have_an_end() {
 }
 
 #[test]
+fn another_host_may_answer_but_not_with_something_else() {
+    let mut wrong = content();
+    wrong[5] ^= 1;
+    let other = Server::start(move |a| match a.path.as_str() {
+        "/right" => Reply::content(a, &content()),
+        _ => Reply::content(a, &wrong),
+    });
+    // By another name it is another host, as for a mirror that hands over to its nearest neighbour.
+    let there = other.url("").replace("127.0.0.1", "localhost");
+    let server = Server::start(move |a| Reply::status(302).header("Location", &format!("{there}{}", a.path)));
+    let (_dir, store) = store();
+    let wanted = |path: &str| [fetch(&content(), vec![server.url(path)])];
+    let text = message(store.ensure(&wanted("/wrong"), 1, false, &Silent));
+    assert!(text.contains("its SHA-256 is") && text.contains("the mirror is out of step"), "{text}");
+    store.ensure(&wanted("/right"), 1, false, &Silent).unwrap();
+    assert_eq!(other.asked().len(), 2);
+}
+
+#[test]
 fn many_threads_and_two_stores_in_one_place_fetch_each_file_once() {
     let files: Vec<Vec<u8>> = (0..20u8).map(|n| vec![n; 40_000 + usize::from(n)]).collect();
     let copies = files.clone();

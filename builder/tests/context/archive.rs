@@ -73,7 +73,7 @@ impl Package {
             .file(&format!("{modules}/modules.alias"), "")
     }
 
-    fn control(&self) -> String {
+    pub fn control(&self) -> String {
         format!(
             "Package: {}\nVersion: {}\nArchitecture: all\nMaintainer: Test <test@localhost>\nSection: misc\n\
              Priority: optional\n{}Description: made by a test\n",
@@ -81,12 +81,24 @@ impl Package {
         )
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("pool/{}_{}_all.deb", self.name, self.version.replace(':', "%3a"))
     }
 
-    /// The `.deb`.
+    /// The `.deb`, with members as Debian packs them.
     fn deb(&self) -> Vec<u8> {
+        let (control, data) = self.tars();
+        members(&[("control.tar.gz", gz(&control)), ("data.tar.xz", xz(&data))])
+    }
+
+    /// The `.deb`, with members as Ubuntu packs them.
+    pub fn zstd_deb(&self) -> Vec<u8> {
+        let (control, data) = self.tars();
+        members(&[("control.tar.zst", zst(&control)), ("data.tar.zst", zst(&data))])
+    }
+
+    /// What is in the members.
+    fn tars(&self) -> (Vec<u8>, Vec<u8>) {
         let mut control = tar::Builder::new(Vec::new());
         append(&mut control, "./control", self.control().as_bytes(), 0o644);
         for (name, body) in &self.scripts {
@@ -102,21 +114,21 @@ impl Package {
             }
             append(&mut data, &format!("./{path}"), content, 0o644);
         }
-        let mut deb = b"!<arch>\n".to_vec();
-        let members = [
-            ("debian-binary", b"2.0\n".to_vec()),
-            ("control.tar.gz", gz(&control.into_inner().unwrap())),
-            ("data.tar.xz", xz(&data.into_inner().unwrap())),
-        ];
-        for (name, content) in members {
-            writeln!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", content.len()).unwrap();
-            deb.extend(&content);
-            if content.len() % 2 == 1 {
-                deb.push(b'\n');
-            }
-        }
-        deb
+        (control.into_inner().unwrap(), data.into_inner().unwrap())
     }
+}
+
+/// A `.deb` of these members after `debian-binary`.
+pub fn members(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut deb = b"!<arch>\n".to_vec();
+    for (name, content) in [("debian-binary", b"2.0\n".to_vec())].iter().chain(members) {
+        writeln!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", content.len()).unwrap();
+        deb.extend(content);
+        if content.len() % 2 == 1 {
+            deb.push(b'\n');
+        }
+    }
+    deb
 }
 
 fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8], mode: u32) {
@@ -160,6 +172,12 @@ pub struct Release {
     pub valid_for: Option<i64>,
     /// Signed by a key that is in no keyring.
     pub by_a_stranger: bool,
+    /// Days that its date lies back.
+    pub days_old: u32,
+    /// Lists MD5 sums alone.
+    pub weak: bool,
+    /// Below which path it is served: empty, or a snapshot's id with a slash.
+    pub place: &'static str,
 }
 
 type Files = Arc<Mutex<BTreeMap<String, Served>>>;
@@ -184,6 +202,13 @@ pub struct Archive {
 impl Archive {
     /// Makes and publishes an archive with these packages.
     pub fn new(packages: impl IntoIterator<Item = Package>) -> Self {
+        let archive = Self { packages: packages.into_iter().collect(), ..Self::empty() };
+        archive.publish(&Release::default());
+        archive
+    }
+
+    /// An archive that serves nothing yet.
+    pub fn empty() -> Self {
         let files = Files::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -194,10 +219,21 @@ impl Archive {
                 std::thread::spawn(move || answer(&stream, &served));
             }
         });
-        let archive =
-            Self { key: new_key(), stranger: new_key(), packages: packages.into_iter().collect(), files, address };
-        archive.publish(&Release::default());
-        archive
+        Self { key: new_key(), stranger: new_key(), packages: Vec::new(), files, address }
+    }
+
+    /// Serves a file.
+    pub fn put(&self, path: String, content: Vec<u8>) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(path, Served { content, cut: None });
+    }
+
+    /// Signs the text of a release file that is to be so many days old, and serves it.
+    pub fn put_release(&self, path: String, days_old: u32, text: &str) {
+        #[allow(clippy::disallowed_methods)] // signatures and dates are checked against the time of day
+        let now = SystemTime::now();
+        let text = format!("Date: {}\n{text}", rfc2822(now - Duration::from_mins(1) - days_old * DAY));
+        self.put(path, sign(&self.key, &text, now));
     }
 
     pub fn url(&self) -> String {
@@ -228,19 +264,25 @@ impl Archive {
         let now = SystemTime::now();
         let mut release =
             String::from("Origin: Test\nSuite: test\nCodename: test\nArchitectures: amd64\nComponents: main\n");
-        writeln!(release, "Date: {}", rfc2822(now - Duration::from_mins(1))).unwrap();
+        writeln!(release, "Date: {}", rfc2822(now - Duration::from_mins(1) - how.days_old * DAY)).unwrap();
         if let Some(seconds) = how.valid_for {
             let span = Duration::from_secs(seconds.unsigned_abs());
             let until = if seconds < 0 { now - span } else { now + span };
             writeln!(release, "Valid-Until: {}", rfc2822(until)).unwrap();
         }
-        write!(release, "Acquire-By-Hash: yes\nSHA256:\n {hash} {} {INDEX}.xz\n", index.len()).unwrap();
+        let section = if how.weak { "MD5Sum" } else { "SHA256" };
+        write!(release, "Acquire-By-Hash: yes\n{section}:\n {hash} {} {INDEX}.xz\n", index.len()).unwrap();
         let signed = sign(if how.by_a_stranger { &self.stranger } else { &self.key }, &release, now);
         for path in [format!("{INDEX}.xz"), format!("main/binary-amd64/by-hash/SHA256/{hash}")] {
             files.insert(format!("dists/test/{path}"), Served { content: index.clone(), cut: None });
         }
         files.insert("dists/test/InRelease".to_owned(), Served { content: signed, cut: None });
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        let mut served = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // A snapshot stands beside the rest.
+        if how.place.is_empty() {
+            served.clear();
+        }
+        served.extend(files.into_iter().map(|(path, file)| (format!("{}{path}", how.place), file)));
     }
 
     /// Changes what is served for the one path that contains `part`, behind the signature's back.
@@ -255,6 +297,15 @@ impl Archive {
     pub fn replace(&mut self, packages: impl IntoIterator<Item = Package>) {
         self.packages = packages.into_iter().collect();
         self.publish(&Release::default());
+    }
+
+    /// Writes all files into a directory, for another server.
+    pub fn write_to(&self, directory: &std::path::Path) {
+        for (path, served) in &*self.files.lock().unwrap_or_else(PoisonError::into_inner) {
+            let path = directory.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, &served.content).unwrap();
+        }
     }
 
     /// Serves nothing any more.
@@ -324,17 +375,21 @@ fn answer(stream: &TcpStream, files: &Files) {
     };
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn xz(bytes: &[u8]) -> Vec<u8> {
+pub fn xz(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-fn gz(bytes: &[u8]) -> Vec<u8> {
+pub fn zst(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
+pub fn gz(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()

@@ -12,6 +12,7 @@
 //! one line and passes; `INGOT_TEST_NO_SKIP=1` makes it fail instead.
 
 pub mod archive;
+pub mod ubuntu;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -130,7 +131,7 @@ impl TestContext {
         Some(context)
     }
 
-    fn empty(role: &'static str) -> Self {
+    pub fn empty(role: &'static str) -> Self {
         Self::empty_in(role, work())
     }
 
@@ -149,7 +150,7 @@ impl TestContext {
     }
 
     /// The repository's own profiles and overlays, with the tools that a build of an image uses and no others.
-    fn copy_profiles(&self) {
+    pub fn copy_profiles(&self) {
         for name in ["profiles", "overlays"] {
             copy_tree(&repository().join(name), &self.path(name));
         }
@@ -409,7 +410,7 @@ fn work() -> &'static Path {
 }
 
 /// The directory with the downloads and the lock of `small`, filled once per run. None where that cannot be done here.
-fn shared() -> Option<&'static Path> {
+pub fn shared() -> Option<&'static Path> {
     static SHARED: OnceLock<Option<PathBuf>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         let Err(reason) = fill_shared() else { return Some(work().join("shared")) };

@@ -25,6 +25,8 @@
 //! secret later can read the token; rotating the token (`docker swarm join-token --rotate`) ends that.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod limit;
 mod message;
 mod proof;

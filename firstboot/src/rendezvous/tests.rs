@@ -227,7 +227,15 @@ fn over_tcp_a_fleet_is_served_and_a_flood_is_not() {
     }
     // Connections that say nothing do not keep others out while there are speakers, and the flood is cut.
     let silent = TcpStream::connect(address).unwrap();
-    request(address, &secret, &identity(), 0).unwrap();
+    // A peer has two connections at most, and the server may not have counted out the one before: a node asks again.
+    let granted = (0..200).any(|_| {
+        let granted = request(address, &secret, &identity(), 0).is_ok();
+        if !granted {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        granted
+    });
+    assert!(granted, "a silent connection keeps its peer out");
     let flood = (0..100).filter(|_| request(address, &secret, &identity(), 0).is_ok()).count();
     assert!(flood <= 4, "{flood} of a flood from one peer got through");
     assert_eq!(SERVED.load(Ordering::SeqCst), 5 + flood);

@@ -87,7 +87,8 @@ pub struct Service<'a> {
     said: BTreeSet<Code>,
     current: Vec<Document>,
     backoff: Backoff,
-    /// Whether what was held back has been started.
+    /// Whether something was held back in this boot, and whether it has been started.
+    to_release: bool,
     released: bool,
 }
 
@@ -101,6 +102,7 @@ impl<'a> Service<'a> {
             said: BTreeSet::new(),
             current: Vec::new(),
             backoff: Backoff::default(),
+            to_release: false,
             released: false,
         }
     }
@@ -147,12 +149,16 @@ impl<'a> Service<'a> {
         if self.first_time(Code::Applying) {
             self.report.report(Code::Applying, &plan.describe().join("; "));
         }
-        if !self.host.exists(CONFIGURED) {
+        let held_back = !self.host.exists(CONFIGURED);
+        if held_back {
             self.host.write(CONFIGURED, b"", 0o644)?;
         }
+        // A node that has joined is started by systemd alone, unless an image that knew of no such file made it join.
+        self.to_release |= held_back || journal.joined().is_none();
         self.carry_out(&plan.steps, &mut journal)?;
-        if journal.joined().is_none() && !std::mem::replace(&mut self.released, true) {
+        if self.to_release && !self.released {
             self.host.run("systemctl", &["start", "--no-block", "multi-user.target"], RELEASE_PATIENCE)?;
+            self.released = true;
         }
         self.wait_for_network(&loaded, plan.join.is_some())?;
         self.join(&plan, &loaded, &machine, &mut journal)

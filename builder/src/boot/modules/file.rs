@@ -35,19 +35,24 @@ pub fn read(root: &Path, path: &Path) -> Result<Vec<u8>, ModulesError> {
 
 /// The firmware files that a module names in its `.modinfo`.
 pub fn firmware(module: &[u8]) -> Vec<String> {
+    information(module, "firmware")
+}
+
+/// The values that a module has for a key in its `.modinfo`, sorted.
+pub fn information(module: &[u8], key: &str) -> Vec<String> {
     let section = object::File::parse(module).ok().and_then(|file| {
         let section = file.section_by_name(".modinfo")?;
         section.data().ok().map(<[u8]>::to_vec)
     });
-    let mut names: Vec<String> = section
+    let mut values: Vec<String> = section
         .unwrap_or_default()
         .split(|byte| *byte == 0)
-        .filter_map(|entry| std::str::from_utf8(entry).ok()?.strip_prefix("firmware="))
+        .filter_map(|entry| std::str::from_utf8(entry).ok()?.strip_prefix(key)?.strip_prefix('='))
         .map(str::to_owned)
         .collect();
-    names.sort();
-    names.dedup();
-    names
+    values.sort();
+    values.dedup();
+    values
 }
 
 /// A firmware file of the root, perhaps compressed (the kernel reads `.zst` and `.xz` itself). Firmware that the root

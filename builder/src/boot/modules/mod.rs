@@ -9,6 +9,7 @@
 //! counts as found. Firmware that the modules ask for comes along where the root has it.
 
 mod file;
+pub mod foreign;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,51 @@ pub enum ModulesError {
         glob: String,
         /// Names like its last part.
         nearest: Vec<String>,
+    },
+    /// A module that was built for another kernel.
+    #[error(
+        "{} is built for kernel {built_for}, and the image's is {uname}: it would be refused as of invalid format; lock modules \
+         and kernel of one version", path.display()
+    )]
+    OtherKernel {
+        /// The module.
+        path: PathBuf,
+        /// The release in its vermagic.
+        built_for: String,
+        /// The kernel.
+        uname: String,
+    },
+    /// A module that asks for what the kernel does not have.
+    #[error(
+        "{} cannot be loaded into kernel {uname}, which lacks {}; lock modules and kernel of one version, and take what the \
+         modules need out of packages.path_exclude", path.display(), symbols.join(", ")
+    )]
+    Unresolved {
+        /// The module.
+        path: PathBuf,
+        /// The kernel.
+        uname: String,
+        /// The symbols.
+        symbols: Vec<String>,
+    },
+    /// There is nothing that says which symbols the kernel has.
+    #[error(
+        "the symbols of {} cannot be checked: kernel {uname} brings no System.map, and modules that come from packages bring no \
+         Module.symvers; have them built with [dkms]", path.display()
+    )]
+    NoSymbols {
+        /// The module.
+        path: PathBuf,
+        /// The kernel.
+        uname: String,
+    },
+    /// depmod could not be run.
+    #[error("checking the symbols of the modules of {uname}: {source}")]
+    Depmod {
+        /// The kernel.
+        uname: String,
+        /// How it failed.
+        source: Box<crate::process::ProcessError>,
     },
     /// A module file that is not one.
     #[error("{}: {problem}", path.display())]

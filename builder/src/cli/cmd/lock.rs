@@ -23,7 +23,9 @@ pub fn run(global: &Global, arguments: &LockArgs, printer: &Printer) -> Result<(
     // Signatures and dates are checked against the time of day.
     #[allow(clippy::disallowed_methods)]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let build::Relocked { old, new, gone } = build::lock(&site, &roles, &arguments.update, now, printer)?;
+    let (allow_rollback, snapshot) = (arguments.allow_rollback, arguments.snapshot.clone());
+    let request = build::LockRequest { now, allow_rollback, snapshot };
+    let build::Relocked { old, new, gone } = build::lock(&site, &roles, &arguments.update, &request, printer)?;
     let diff = crate::lock::diff(&old, &new);
     let refused = arguments.check && old != new;
     if global.json && refused {

@@ -1,15 +1,25 @@
-//! The solver against `apt-get install --simulate` on the same indexes.
+//! The solver against `apt-get install` on the same indexes, over hundreds of sets.
+//!
+//! The sets: what the profiles that ship ask for, some large ones, and sets drawn from all of `main` by a generator
+//! with a fixed seed. `INGOT_SOLVER_SETS` says how many are drawn, `INGOT_SOLVER_SEED` which, and
+//! `INGOT_SOLVER_REPORT` where the report goes, which is printed as well. A difference must have one of the reasons of
+//! [`Verdict`], each of which is checked, not believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use super::super::provider::targets;
 use super::super::*;
-use crate::archive::index::{self, Access, Suite};
-use crate::lock::tests::{debian_13, is_unreachable, now, test_store};
-use crate::process::{ProcessError, Tool};
-use crate::progress::Silent;
+use super::apt::Apt;
+use crate::archive::{relation, test_index};
+use crate::build::sets;
+use crate::process::ProcessError;
+use crate::profile;
 
-const SETS: [&[&str]; 7] = [
+const LARGE: [&[&str]; 7] = [
     &["systemd", "linux-image-amd64", "openssh-server", "containerd", "nftables", "exim4-daemon-light", "erofs-utils"],
     &["build-essential", "python3-dev", "default-jre"],
     &["docker.io", "qemu-system-x86", "libvirt-daemon-system"],
@@ -19,119 +29,212 @@ const SETS: [&[&str]; 7] = [
     &["docker.io", "linux-image-amd64", "systemd-boot", "openssh-server", "nvme-cli", "mdadm", "e2fsprogs"],
 ];
 
-/// An apt that knows nothing but the given indexes and an empty system.
-struct Apt {
-    directory: tempfile::TempDir,
+/// How many sets are drawn.
+const DRAWN: usize = 300;
+
+struct Case {
+    name: String,
+    request: Request,
 }
 
-impl Apt {
-    fn new(suites: &[Suite]) -> Result<Self, ProcessError> {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path();
-        for path in ["etc/apt/preferences.d", "lists/partial", "cache/archives/partial", "dpkg"] {
-            std::fs::create_dir_all(root.join(path)).unwrap();
-        }
-        std::fs::write(root.join("dpkg/status"), "").unwrap();
-        let mut sources = String::new();
-        for (n, text) in suites.iter().flat_map(Suite::texts).enumerate() {
-            let repository = root.join(format!("repository-{n}"));
-            std::fs::create_dir(&repository).unwrap();
-            std::fs::write(repository.join("Packages"), text).unwrap();
-            writeln!(sources, "deb [trusted=yes] file:{} ./", repository.display()).unwrap();
-        }
-        std::fs::write(root.join("etc/apt/sources.list"), sources).unwrap();
-        let configuration = format!(
-            "Dir \"{0}\";\nDir::Etc \"{0}/etc/apt\";\nDir::Etc::Parts \"/nonexistent\";\nDir::State \"{0}\";\n\
-             Dir::State::lists \"{0}/lists\";\nDir::State::status \"{0}/dpkg/status\";\nDir::Cache \"{0}/cache\";\n\
-             APT::Architecture \"amd64\";\nAPT::Architectures {{\"amd64\";}};\nAPT::Sandbox::User \"root\";\n\
-             Acquire::AllowInsecureRepositories \"true\";\nAcquire::Languages \"none\";\n\
-             APT::Install-Recommends \"false\";\nAPT::Get::Always-Include-Phased-Updates \"true\";\n",
-            root.display()
-        );
-        std::fs::write(root.join("apt.conf"), configuration).unwrap();
-        let apt = Self { directory };
-        apt.tool().arg("update").run()?;
-        Ok(apt)
-    }
+enum Verdict {
+    /// The same packages in the same versions.
+    Equal,
+    /// Neither finds a way.
+    BothRefuse,
+    /// apt finds none. It has no complete search: ingot's packages, spelled out, it takes as they are.
+    AptGivesUp,
+    /// Both find one, and they differ in a choice that apt's order of working makes: see [`choices`]. ingot's, spelled
+    /// out, apt takes as they are.
+    Choice(String),
+    /// None of these.
+    Wrong(String),
+}
 
-    fn tool(&self) -> Tool {
-        let configuration = self.directory.path().join("apt.conf");
-        let path = std::env::var_os("PATH").unwrap();
-        Tool::new("apt-get").environment([
-            ("APT_CONFIG", configuration.as_os_str()),
-            ("PATH", path.as_os_str()),
-            ("LC_ALL", "C.UTF-8".as_ref()),
-        ])
-    }
+/// splitmix64: the same numbers everywhere.
+struct Generator(u64);
 
-    fn install(&self, names: &[&str]) -> BTreeSet<String> {
-        let output = self.tool().args(["--simulate", "--no-install-recommends", "install"]).args(names).run().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let inst = text.lines().filter_map(|line| line.strip_prefix("Inst "));
-        inst.map(|line| {
-            let (name, rest) = line.split_once(' ').unwrap();
-            let version = rest.trim_start_matches('(').split(' ').next().unwrap();
-            format!("{name} {version}")
-        })
-        .collect()
+impl Generator {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % limit as u64).unwrap()
     }
+}
+
+fn environment(name: &str) -> Option<usize> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+fn request_of(names: impl IntoIterator<Item = String>) -> Request {
+    Request { include: names.into_iter().collect(), include_essential: true, ..Request::default() }
+}
+
+fn cases(universe: &Universe<'_>) -> Vec<Case> {
+    let tree = test_index::profiles();
+    let mut cases: BTreeMap<String, Request> = BTreeMap::new();
+    for role in tree.roles() {
+        let profile = profile::load(&tree, &role, Some("debian-13")).unwrap().profile;
+        let containers = sets::container_sets(&profile).into_values();
+        for set in containers.chain([sets::role_set(&profile)]) {
+            cases.insert(set.name, set.request);
+        }
+    }
+    let (tools, _) = tree.read("parts/tools").unwrap();
+    cases.insert(
+        "parts/tools".into(),
+        Request { include: tools.packages.include.into_iter().collect(), ..Request::default() },
+    );
+    for set in LARGE {
+        cases.insert(set.join(" "), request_of(set.iter().map(|n| (*n).to_owned())));
+    }
+    let ids = (0..u32::try_from(universe.len()).unwrap()).map(PackageId);
+    let main = ids.map(|id| universe.package(id)).filter(|package| package.filename.starts_with("pool/main/"));
+    let names: Vec<&str> = main.map(|package| package.name).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut generator = Generator(environment("INGOT_SOLVER_SEED").unwrap_or(13) as u64);
+    for number in 0..environment("INGOT_SOLVER_SETS").unwrap_or(DRAWN) {
+        let size = 1 + number % 12;
+        let drawn: BTreeSet<String> = (0..size).map(|_| names[generator.below(names.len())].to_owned()).collect();
+        let name = format!("drawn {number}: {}", drawn.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
+        cases.insert(name, request_of(drawn));
+    }
+    cases.into_iter().map(|(name, request)| Case { name, request }).collect()
+}
+
+/// Where two sound sets part: for packages of both, the groups of alternatives that they satisfy with different
+/// packages.
+fn choices(universe: &Universe<'_>, ours: &BTreeSet<String>, theirs: &BTreeSet<String>) -> Vec<String> {
+    let text = |id: PackageId| format!("{} {}", universe.package(id).name, universe.package(id).version);
+    let ids = (0..u32::try_from(universe.len()).unwrap()).map(PackageId);
+    let both = ids.filter(|id| ours.contains(&text(*id)) && theirs.contains(&text(*id)));
+    let mut found = Vec::new();
+    for id in both {
+        let package = universe.package(id);
+        for group in [package.pre_depends, package.depends].iter().flat_map(|f| relation::parse(f).unwrap()) {
+            let candidates: BTreeSet<String> =
+                group.iter().flat_map(|relation| targets(universe, relation)).map(text).collect();
+            let of = |set: &BTreeSet<String>| candidates.intersection(set).cloned().collect::<Vec<_>>();
+            let (ours, theirs) = (of(ours), of(theirs));
+            if ours != theirs {
+                let group = group.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
+                let (ours, theirs) = (ours.join(", "), theirs.join(", "));
+                found.push(format!("{} needs `{group}`: ingot has {ours}; apt has {theirs}", package.name));
+            }
+        }
+    }
+    found
+}
+
+fn compare(universe: &Universe<'_>, apt: &Apt, request: &Request, took: &mut Duration) -> Verdict {
+    let started = Instant::now();
+    let ours = solve(universe, request);
+    *took = started.elapsed();
+    let provided = !request.provided.is_empty();
+    let mut asked: Vec<String> = request.include.iter().cloned().collect();
+    if request.include_essential {
+        asked.extend(universe.essential_names().map(str::to_owned));
+    }
+    let theirs = apt.install(&asked, provided);
+    let ours = match (ours, &theirs) {
+        (Err(_), Err(_)) => return Verdict::BothRefuse,
+        (Err(error), Ok(theirs)) => return Verdict::Wrong(format!("{error}\napt has {}", list(theirs))),
+        (Ok(ours), _) => ours,
+    };
+    let pair = |id: &PackageId| (universe.package(*id).name, universe.package(*id).version);
+    let spelled: Vec<String> = ours.iter().map(pair).map(|(name, version)| format!("{name}={version}")).collect();
+    let ours: BTreeSet<String> = ours.iter().map(pair).map(|(name, version)| format!("{name} {version}")).collect();
+    if theirs.as_ref().is_ok_and(|theirs| ours == *theirs) {
+        return Verdict::Equal;
+    }
+    // Whatever apt would have chosen: it takes ingot's choice, and finds nothing missing in it.
+    match apt.install(&spelled, provided) {
+        Ok(again) if again == ours => {}
+        Ok(again) => {
+            let more = again.difference(&ours).cloned().collect();
+            return Verdict::Wrong(format!("of ingot's packages apt makes others, with {}", list(&more)));
+        }
+        Err(words) => return Verdict::Wrong(format!("apt does not take ingot's packages: {words}")),
+    }
+    let Ok(theirs) = theirs else { return Verdict::AptGivesUp };
+    let (more, less) = (&ours - &theirs, &theirs - &ours);
+    let found = choices(universe, &ours, &theirs);
+    let details = format!("only ingot: {}; only apt: {}\n{}", list(&more), list(&less), found.join("\n"));
+    if found.is_empty() { Verdict::Wrong(details) } else { Verdict::Choice(details) }
+}
+
+fn list(packages: &BTreeSet<String>) -> String {
+    if packages.is_empty() {
+        "nothing".into()
+    } else {
+        packages.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Compares all cases, as many at a time as there are processors.
+fn compare_all(universe: &Universe<'_>, apt: &Apt, cases: &[Case]) -> Vec<(Verdict, Duration)> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<(Verdict, Duration)>>> = cases.iter().map(|_| Mutex::default()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(number) else { break };
+                    let mut took = Duration::ZERO;
+                    let verdict = compare(universe, apt, &case.request, &mut took);
+                    *results[number].lock().unwrap() = Some((verdict, took));
+                }
+            });
+        }
+    });
+    results.into_iter().map(|result| result.into_inner().unwrap().unwrap()).collect()
 }
 
 #[test]
 fn chooses_what_apt_chooses() {
-    let Some((repositories, mirrors)) = debian_13() else { return };
-    let (_temporary, store) = test_store();
-    let snapshots = BTreeSet::new();
-    let access = Access {
-        store: &store,
-        mirrors: &mirrors,
-        architecture: "amd64",
-        now: now(),
-        snapshots: &snapshots,
-        offline: false,
-        jobs: 8,
-        progress: &Silent,
-    };
-    let suites = match index::load(&repositories.values().collect::<Vec<_>>(), access) {
-        Ok(suites) => suites,
-        Err(error) if is_unreachable(&error) => {
-            println!("skipped: the archive cannot be reached: {error}");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
-    let apt = match Apt::new(&suites) {
-        Ok(apt) => apt,
-        Err(ProcessError::Start { .. }) => {
-            println!("skipped: this host has no apt-get");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let Some(suites) = test_index::debian_13() else { return };
     let universe = Universe::new(&suites.iter().collect::<Vec<_>>(), "amd64").unwrap();
-    let essential: Vec<&str> = universe.essential_names().collect();
-    for set in SETS {
-        let request = Request {
-            include: set.iter().map(|n| (*n).to_owned()).collect(),
-            include_essential: true,
-            ..Request::default()
+    let cases = cases(&universe);
+    let provided = cases.iter().flat_map(|case| case.request.provided.iter().cloned()).collect();
+    let apt = match Apt::new(&suites, &provided) {
+        Ok(apt) => apt,
+        Err(ProcessError::Start { .. }) => return println!("skipped: this host has no apt-get"),
+        Err(error) => panic!("{error}"),
+    };
+    let started = Instant::now();
+    let results = compare_all(&universe, &apt, &cases);
+    let (mut equal, mut refused, mut given_up, mut other, mut wrong) = (0, 0, 0, 0, 0);
+    let mut details = String::new();
+    for (case, (verdict, _)) in cases.iter().zip(&results) {
+        let (count, title, text) = match verdict {
+            Verdict::Equal => {
+                equal += 1;
+                continue;
+            }
+            Verdict::BothRefuse => {
+                refused += 1;
+                continue;
+            }
+            Verdict::AptGivesUp => (&mut given_up, "apt gives up", ""),
+            Verdict::Choice(text) => (&mut other, "another choice", &text[..]),
+            Verdict::Wrong(text) => (&mut wrong, "WRONG", &text[..]),
         };
-        let started = std::time::Instant::now();
-        let ours = solve(&universe, &request).unwrap();
-        let took = started.elapsed();
-        let ours: BTreeSet<String> = ours
-            .into_iter()
-            .map(|id| format!("{} {}", universe.package(id).name, universe.package(id).version))
-            .collect();
-        let theirs = apt.install(&[set, &essential[..]].concat());
-        println!("{}: {} packages in {took:?}", set.join(" "), ours.len());
-        let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
-        assert!(
-            ours == theirs,
-            "{}: only ingot: {:?}; only apt: {:?}",
-            set.join(" "),
-            only(&ours, &theirs),
-            only(&theirs, &ours)
-        );
+        *count += 1;
+        writeln!(details, "{title}: {}\n    {}", case.name, text.replace('\n', "\n    ")).unwrap();
     }
+    let slowest = results.iter().map(|(_, took)| *took).max().unwrap_or_default();
+    let report = format!(
+        "{} sets from {} packages in {:.0?}, slowest solve {slowest:.0?}: {equal} equal, {refused} refused by both, \
+         {given_up} where apt gives up, {other} with another choice, {wrong} wrong\n{details}",
+        cases.len(),
+        universe.len(),
+        started.elapsed(),
+    );
+    println!("{report}");
+    if let Some(path) = std::env::var_os("INGOT_SOLVER_REPORT") {
+        std::fs::write(path, &report).unwrap();
+    }
+    assert_eq!(wrong, 0, "{report}");
 }

@@ -4,7 +4,7 @@
 //! that is built in, blacklisted for devices, already loaded or not shipped is not an error: the disk either
 //! appears or the wait for it says what was seen.
 
-mod index;
+pub(crate) mod index;
 mod pattern;
 
 use std::collections::{BTreeMap, BTreeSet};
