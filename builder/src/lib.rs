@@ -11,6 +11,7 @@
 pub mod archive;
 pub mod boot;
 pub mod build;
+pub mod bundle;
 pub mod cache;
 pub mod cli;
 #[cfg(any(test, fuzzing))]

@@ -123,6 +123,15 @@ fn a_snapshot_is_locked_and_built_from_its_own_place() {
     context.build(&["--plan"]).failed(2, &["the lock is older than the profile"]);
     context.lock().succeeded();
     context.build(&["--plan"]).succeeded();
+    // An update stays at that moment, and sources that are handed over have its release files.
+    context.ingot(&["lock", "--update", "hello", "site/node"]).succeeded();
+    std::fs::remove_dir_all(context.path("cache/store/releases/by-hash")).unwrap();
+    context.ingot(&["bundle", "export", "--sources", "sources", "site/node"]).succeeded();
+    let index: serde_json::Value = serde_json::from_str(&context.read("sources/index.json")).unwrap();
+    assert_eq!(
+        (&index["releases"][0]["snapshot"], &index["releases"][0]["files"][0]["name"]),
+        (&id.into(), &"InRelease".into())
+    );
     // Packages come from there too.
     archive.close();
     archive.publish(&Release { days_old: 11, place, ..Release::default() });

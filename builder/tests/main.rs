@@ -5,6 +5,7 @@
 
 mod archive;
 mod build;
+mod bundle;
 mod context;
 mod determinism;
 mod full_disk;
@@ -12,4 +13,5 @@ mod https;
 mod install;
 mod interruption;
 mod json;
+mod lock;
 mod ubuntu;

@@ -216,17 +216,14 @@ fn directory(suite: &str) -> String {
 
 fn release(repository: &Repository, suite: &str, access: Access<'_>) -> Result<VerifiedRelease, ArchiveError> {
     let mut what = format!("{} {suite}", repository.name);
-    // What is kept of a snapshot does not stand in the way of what is kept of the archive as it is.
-    let mut place = format!("releases/{}", escape(&repository.name));
     if let Some(snapshot) = &repository.snapshot {
         if snapshot.seconds() > access.now {
             let (repository, snapshot) = (repository.name.clone(), snapshot.clone());
             return Err(ArchiveError::SnapshotInTheFuture { repository, snapshot });
         }
         what = format!("{what} at {snapshot}");
-        place = format!("{place}@{snapshot}");
     }
-    let place = format!("{place}/{}", escape(suite));
+    let place = release_place(&repository.name, suite, repository.snapshot.as_ref());
     // The dates of a snapshot are long past by intention.
     let dates = Dates { now: access.now, accept_stale: repository.snapshot.is_some() };
     let known = kept_release(&what, &place, access.store)?;
@@ -253,6 +250,13 @@ fn release(repository: &Repository, suite: &str, access: Access<'_>) -> Result<V
         }
     }
     Ok(verified)
+}
+
+/// Where the store keeps the files of a release as last fetched. What is kept of a snapshot does not stand in the way of
+/// what is kept of the archive as it is.
+pub(crate) fn release_place(repository: &str, suite: &str, snapshot: Option<&Snapshot>) -> String {
+    let moment = snapshot.map(|snapshot| format!("@{snapshot}")).unwrap_or_default();
+    format!("releases/{}{moment}/{}", escape(repository), escape(suite))
 }
 
 /// The release file as last fetched.

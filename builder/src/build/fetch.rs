@@ -3,7 +3,7 @@
 use super::keys::date;
 use super::{BuildError, Site};
 use crate::lock::LockedSet;
-use crate::profile::{Profile, Repository, Snapshot};
+use crate::profile::{Artifact, Profile, Repository, Snapshot};
 use crate::progress::Progress;
 use crate::store::{Fetch, StoreError};
 
@@ -11,7 +11,7 @@ use crate::store::{Fetch, StoreError};
 const PUBLISHED: u64 = 3600;
 
 /// What is missing of a set, each with every place where it may be.
-pub(super) fn of_set(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>, BuildError> {
+pub(crate) fn of_set(site: &Site, set: &LockedSet, profile: &Profile) -> Result<Vec<Fetch>, BuildError> {
     // Where a repository lies now, and where its past of the lock's time lies.
     let mut pasts: Vec<(String, String)> = Vec::new();
     let mut fetches = set.fetches(&site.store, |name| -> Result<String, BuildError> {
@@ -47,8 +47,25 @@ fn moment(seconds: u64) -> Option<Snapshot> {
     format!("{}T{hour:02}{minute:02}{second:02}Z", date(seconds)).parse().ok()
 }
 
+/// Whether it is fetched, and not a file of the profiles.
+pub(crate) fn is_remote(artifact: &Artifact) -> bool {
+    artifact.source.starts_with("http")
+}
+
+/// The artifacts that are fetched and that the store does not have.
+pub(crate) fn of_artifacts(site: &Site, profile: &Profile) -> Vec<Fetch> {
+    let missing = profile.artifacts.values().filter(|a| is_remote(a) && !site.store.has(&a.sha256, None));
+    let fetch = |artifact: &Artifact| Fetch {
+        sha256: artifact.sha256.clone(),
+        size: 0,
+        urls: vec![artifact.source.clone()],
+        name: artifact.source.rsplit('/').next().unwrap_or(&artifact.source).to_owned(),
+    };
+    missing.map(fetch).collect()
+}
+
 /// Fetches.
-pub(super) fn ensure(site: &Site, fetches: &[Fetch], progress: &dyn Progress) -> Result<(), BuildError> {
+pub(crate) fn ensure(site: &Site, fetches: &[Fetch], progress: &dyn Progress) -> Result<(), BuildError> {
     // Downloads wait for the network, not for a core.
     let outcome = site.store.ensure(fetches, site.jobs.max(8), site.offline, progress);
     outcome.map_err(|source| match source {

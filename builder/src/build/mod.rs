@@ -25,7 +25,7 @@ mod role;
 pub mod sets;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -41,6 +41,7 @@ use crate::root::RootError;
 use crate::store::{Store, StoreError};
 use crate::tools::{Tools, ToolsError};
 
+pub(crate) use fetch::{ensure, is_remote, of_artifacts, of_set};
 pub use node::NodePrograms;
 pub use plan::{Built, RolePlan, plan};
 pub use role::{build, tools};
@@ -226,23 +227,41 @@ pub struct LockRequest {
     pub snapshot: Option<Snapshot>,
 }
 
-/// Resolves the sets of `roles` anew and puts them into the lock; gives the old and the new lock.
+/// The lock before and after.
+pub struct Relocked {
+    /// As it is on disk; empty if there is none.
+    pub old: Lock,
+    /// With the sets of the roles resolved.
+    pub new: Lock,
+    /// Packages, as `name version`, that an update was to leave as they are, and that no repository has any more.
+    pub gone: BTreeSet<String>,
+}
+
+/// Resolves the sets of `roles` and puts them into the lock: anew, or with `update` only as far as an update of these
+/// packages (names, or patterns of names) makes it necessary.
 pub fn lock(
     site: &Site,
     roles: &[String],
+    update: &[String],
     request: &LockRequest,
     progress: &dyn Progress,
-) -> Result<(Lock, Lock), BuildError> {
+) -> Result<Relocked, BuildError> {
     let old = match Lock::read(&site.lock_file) {
         Ok(lock) => lock,
-        Err(LockError::Absent { .. }) => Lock::default(),
+        Err(LockError::Absent { .. }) if update.is_empty() => Lock::default(),
         Err(error) => return Err(error.into()),
     };
+    let groups = sets::groups(site, roles)?;
+    let update = crate::lock::Update { old: &old, packages: update };
+    let all: Vec<crate::lock::SetRequest> = groups.iter().flat_map(|group| group.sets.iter().cloned()).collect();
+    update.check(&all)?;
+    let update = (!update.packages.is_empty()).then_some(update);
     let mut new = old.clone();
+    let mut gone = BTreeSet::new();
     let history =
         History { locked: old.dates(), allow_rollback: request.allow_rollback, snapshot: request.snapshot.clone() };
     let mut have_snapshots = false;
-    for group in sets::groups(site, roles)? {
+    for group in groups {
         let access = crate::archive::index::Access {
             store: &site.store,
             mirrors: &site.mirrors,
@@ -255,12 +274,15 @@ pub fn lock(
         };
         have_snapshots |= group.repositories.values().any(|r| r.snapshot_url.is_some());
         let context = crate::lock::Context { repositories: &group.repositories, access };
-        new = new.updated(crate::lock::resolve(&group.sets, context)?);
+        let resolved = crate::lock::resolve(&group.sets, context, update)?;
+        crate::bundle::keep_releases(&site.store, &resolved.lock)?;
+        new = new.updated(resolved.lock);
+        gone.extend(resolved.gone);
     }
     if let Some(snapshot) = request.snapshot.as_ref().filter(|_| !have_snapshots) {
         let message =
             format!("snapshot {snapshot} is asked for, and no repository of these roles has a `snapshot_url`");
         return Err(BuildError::Input(message));
     }
-    Ok((old, new))
+    Ok(Relocked { old, new, gone })
 }

@@ -11,7 +11,7 @@ use super::keys::{as_json, date, files_key, hashes, overlays_key, without_paths}
 use super::{BuildError, Format, Request, Site, Step, sets};
 use crate::cache::Key;
 use crate::image::manifest::Manifest;
-use crate::lock::{Lock, LockedSet};
+use crate::lock::LockedSet;
 use crate::profile::Profile;
 
 /// Identifies everything that Ingot derives an id from.
@@ -175,28 +175,21 @@ pub(super) fn extension(format: Format) -> &'static str {
 
 /// Reads the lock and works out every key.
 pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, BuildError> {
-    let mut profile = sets::load(site, role)?.profile;
-    let lock = site.lock()?;
+    let profile = sets::load(site, role)?.profile;
+    let locked = sets::locked(site, &site.lock()?, profile)?;
+    let sets::Locked {
+        mut profile,
+        packages,
+        containers: container_sets,
+        dkms: dkms_set,
+        tools: tools_set,
+        tools_profile,
+    } = locked;
     let mut name = role.replace('/', "-");
     if let Some(sector_size) = request.sector_size.filter(|size| *size != profile.image.sector_size) {
         profile.image.sector_size = sector_size;
         name.push_str(&format!("-{sector_size}"));
     }
-    let set = sets::role_set(&profile);
-    let packages = checked(&lock, &set.name, &set.inputs_hash(&profile.repositories)?)?;
-    let mut container_sets = BTreeMap::new();
-    for (name, set) in sets::container_sets(&profile) {
-        let locked = checked(&lock, &set.name, &set.inputs_hash(&profile.repositories)?)?;
-        container_sets.insert(name, locked);
-    }
-    let mut dkms_set = None;
-    if let Some(set) = sets::dkms_set(&profile) {
-        dkms_set = Some(checked(&lock, &set.name, &set.inputs_hash(&profile.repositories)?)?);
-    }
-    // Once more: a lock may have been put together by hand, or by a merge.
-    lock.check_gpu(&set.name)?;
-    let (tools, tools_profile) = sets::tools_set(site, &profile)?;
-    let tools_set = checked(&lock, &tools.name, &tools.inputs_hash(&tools_profile.repositories)?)?;
     let (firstboot, stage1) = request.node.hashes()?;
 
     let tools_key = Key::new("tools", 2).part("packages", hashes(&tools_set)).finish();
@@ -268,10 +261,4 @@ fn dkms_key(set: &LockedSet, profile: &Profile) -> String {
         .part("provided", profile.packages.provided.iter().cloned().collect::<Vec<_>>().join("\n"))
         .part("date", set.date.to_string())
         .finish()
-}
-
-fn checked(lock: &Lock, name: &str, inputs: &str) -> Result<LockedSet, BuildError> {
-    let set = lock.set(name)?;
-    set.check(inputs)?;
-    Ok(set)
 }

@@ -18,7 +18,7 @@ use crate::lock::LockedSet;
 use crate::profile::Container;
 use crate::progress::Progress;
 use crate::root::{RootPackage, containers, content, dkms, install, make_root, order, provided, seal};
-use crate::store::{Fetch, Store};
+use crate::store::Store;
 use crate::tools::Tools;
 
 /// Prepares the tools tree that goes with a role.
@@ -108,12 +108,7 @@ impl Build<'_> {
         if !self.site.cache.has("tools", &plan.keys.tools) {
             all.extend(fetch::of_set(self.site, &plan.tools_set, &plan.tools_profile)?);
         }
-        for artifact in plan.profile.artifacts.values().filter(|a| a.source.starts_with("http")) {
-            if !self.store().has(&artifact.sha256, None) {
-                let name = artifact.source.rsplit('/').next().unwrap_or(&artifact.source).to_owned();
-                all.push(Fetch { sha256: artifact.sha256.clone(), size: 0, urls: vec![artifact.source.clone()], name });
-            }
-        }
+        all.extend(fetch::of_artifacts(self.site, &plan.profile));
         fetch::ensure(self.site, &all, self.progress)
     }
 
@@ -328,7 +323,7 @@ impl Build<'_> {
     fn artifacts(&self) -> Result<BTreeMap<String, PathBuf>, BuildError> {
         let mut result = BTreeMap::new();
         for (path, artifact) in &self.plan.profile.artifacts {
-            if !artifact.source.starts_with("http") {
+            if !fetch::is_remote(artifact) {
                 let source = Path::new(&artifact.source);
                 let mut file = fs::File::open(source).map_err(BuildError::io(source))?;
                 let found = self.store().put(&mut file)?;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BuildError, Site};
-use crate::lock::{SetRequest, dkms_set_name};
+use crate::lock::{Lock, LockedSet, SetRequest, dkms_set_name};
 use crate::profile::{self, Container, Explained, Profile, Repository};
 use crate::solve::Request;
 
@@ -154,4 +154,40 @@ pub fn groups(site: &Site, roles: &[String]) -> Result<Vec<Group>, BuildError> {
         add(&tools, set);
     }
     Ok(groups.into_values().collect())
+}
+
+/// A role with its packages as locked.
+pub struct Locked {
+    /// The role's profile.
+    pub profile: Profile,
+    /// Its packages.
+    pub packages: LockedSet,
+    /// Packages of its containers that are made from packages, by the container's name.
+    pub containers: BTreeMap<String, LockedSet>,
+    /// The packages that build kernel modules for it, where it has any built.
+    pub dkms: Option<LockedSet>,
+    /// Packages of the tools tree.
+    pub tools: LockedSet,
+    /// The profile that says where the tools come from.
+    pub tools_profile: Profile,
+}
+
+/// The sets of a role as the lock has them; fails if they were locked for another profile.
+pub fn locked(site: &Site, lock: &Lock, profile: Profile) -> Result<Locked, BuildError> {
+    let checked = |request: &SetRequest, profile: &Profile| -> Result<LockedSet, BuildError> {
+        let set = lock.set(&request.name)?;
+        set.check(&request.inputs_hash(&profile.repositories)?)?;
+        Ok(set)
+    };
+    let packages = checked(&role_set(&profile), &profile)?;
+    let mut containers = BTreeMap::new();
+    for (name, request) in container_sets(&profile) {
+        containers.insert(name, checked(&request, &profile)?);
+    }
+    let dkms = dkms_set(&profile).map(|request| checked(&request, &profile)).transpose()?;
+    // Once more: a lock may have been put together by hand, or by a merge.
+    lock.check_gpu(&packages.name)?;
+    let (request, tools_profile) = tools_set(site, &profile)?;
+    let tools = checked(&request, &tools_profile)?;
+    Ok(Locked { profile, packages, containers, dkms, tools, tools_profile })
 }

@@ -52,6 +52,11 @@ pub enum Command {
     Lock(LockArgs),
     /// Build images from the lock
     Build(BuildArgs),
+    /// Hand the sources of images over to a machine without a network
+    Bundle {
+        #[command(subcommand)]
+        command: BundleCommand,
+    },
     /// Boot a role or a scenario in QEMU and check it
     Test(TestArgs),
     /// Boot an image in QEMU with its console on this terminal
@@ -67,6 +72,10 @@ pub enum Command {
 pub struct LockArgs {
     /// Roles [default: all]
     pub roles: Vec<String>,
+    /// Change only these packages and what they force; the rest stays as it is locked, as long as the archives have it.
+    /// Several are separated by commas; `*` and `?` stand for any text and any character
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',', conflicts_with = "check")]
+    pub update: Vec<String>,
     /// Write nothing; fail if the lock would change
     #[arg(long)]
     pub check: bool,
@@ -140,6 +149,24 @@ pub struct RunArgs {
     /// Directory of the static programs for the node
     #[arg(long, env = "INGOT_NODE_PROGRAMS", value_name = "DIR")]
     pub node_programs: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Write all that the lock needs: packages, artifacts, release files
+    Export {
+        /// The directory to make, or the archive if it ends in .tar
+        #[arg(long, value_name = "DIR_OR_TAR")]
+        sources: PathBuf,
+        /// Roles [default: all]
+        roles: Vec<String>,
+    },
+    /// Put exported sources into the cache, for builds with --offline; writes the lock too where there is none
+    Import {
+        /// What `bundle export` wrote
+        #[arg(value_name = "DIR_OR_TAR")]
+        from: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -92,6 +92,7 @@ fn run(cli: &Cli) -> i32 {
     let result = match &cli.command {
         Command::Lock(arguments) => cmd::lock::run(&cli.global, arguments, &printer),
         Command::Build(arguments) => cmd::build::run(&cli.global, arguments, &printer),
+        Command::Bundle { command } => cmd::bundle::run(&cli.global, command, &printer),
         Command::Test(arguments) => cmd::test::run(&cli.global, arguments, &printer),
         Command::Run(arguments) => cmd::run::run(&cli.global, arguments, &printer),
         Command::Config { command } => cmd::config::run(&cli.global, command, &printer),
@@ -116,7 +117,7 @@ fn needs_root(command: &Command) -> bool {
     match command {
         Command::Build(arguments) => !arguments.plan && !arguments.explain_profile,
         Command::Test(_) | Command::Run(_) => true,
-        Command::Lock(_) | Command::Config { .. } => false,
+        Command::Lock(_) | Command::Bundle { .. } | Command::Config { .. } => false,
     }
 }
 

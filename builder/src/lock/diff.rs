@@ -1,19 +1,48 @@
-//! What changed between two locks, in terms of packages rather than of lines.
+//! What changed between two locks, in terms of packages rather than of lines, and what an operator looks for first.
+//!
+//! Takes two locks, gives a [`Diff`]. A change that several sets share is there once, with the names of the sets. A
+//! kernel, a driver or a Docker package that comes under another name than before (`linux-image-6.12.9-amd64` for
+//! `linux-image-6.12.1-amd64`) is one change, not a package that is gone and another one that is new. The order of
+//! everything is fixed.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::Serialize;
 
 use super::{Lock, LockedPackage};
 use crate::archive::version;
 
-/// The difference between two locks, by set.
+#[path = "diff_text.rs"]
+mod text;
+
+/// The difference between two locks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Diff {
     /// Sets in which something changed, by name.
     pub sets: Vec<SetDiff>,
+    /// The kernel and its modules.
+    pub kernel: Vec<Change>,
+    /// GPU drivers.
+    pub driver: Vec<Change>,
+    /// Docker and what runs its containers.
+    pub docker: Vec<Change>,
+    /// Other packages that have a later version.
+    pub upgraded: Vec<Change>,
+    /// Other packages that were not there before.
+    pub new: Vec<Change>,
+    /// Other packages that are not there any more.
+    pub removed: Vec<Change>,
+    /// Other packages that have an earlier version.
+    pub downgraded: Vec<Change>,
+    /// Other packages that have the same version from another repository or with other content.
+    pub rebuilt: Vec<Change>,
+    /// Bytes of the packages that the old lock does not have, each counted once.
+    pub download: u64,
+    /// Bytes that the packages of these sets took when installed, each counted once.
+    pub installed_before: u64,
+    /// Bytes that they take now.
+    pub installed_after: u64,
 }
 
 /// The difference between two states of a set.
@@ -23,8 +52,14 @@ pub struct SetDiff {
     pub set: String,
     /// Whether it is new, or gone altogether.
     pub state: SetState,
-    /// Changed packages: kernels, container engines and drivers first, then by name.
-    pub changes: Vec<Change>,
+    /// Packages that it has now.
+    pub packages: usize,
+    /// Packages that changed.
+    pub changed: usize,
+    /// Bytes that its packages took when installed.
+    pub installed_before: u64,
+    /// Bytes that they take now.
+    pub installed_after: u64,
 }
 
 /// What became of a set.
@@ -41,118 +76,195 @@ pub enum SetState {
 
 /// What became of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase", tag = "kind")]
-pub enum Change {
-    /// It was not there before.
-    New {
-        /// Name.
-        package: String,
-        /// Version.
-        version: String,
-    },
-    /// It is not there any more.
-    Removed {
-        /// Name.
-        package: String,
-        /// Version that was there.
-        version: String,
-    },
+pub struct Change {
+    /// In what way it changed.
+    pub kind: Kind,
+    /// What was there before.
+    pub from: Option<Side>,
+    /// What is there now.
+    pub to: Option<Side>,
+    /// The sets in which this happened, by name.
+    pub sets: Vec<String>,
+}
+
+/// In what way a package changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
     /// It has a later version.
-    Upgraded {
-        /// Name.
-        package: String,
-        /// Before.
-        from: String,
-        /// Now.
-        to: String,
-    },
+    Upgraded,
+    /// It was not there before.
+    New,
+    /// It is not there any more.
+    Removed,
     /// It has an earlier version.
-    Downgraded {
-        /// Name.
-        package: String,
-        /// Before.
-        from: String,
-        /// Now.
-        to: String,
-    },
-    /// It has the same version from another repository or with other content.
-    Rebuilt {
-        /// Name.
-        package: String,
-        /// Version.
-        version: String,
-        /// Repository before.
-        from: String,
-        /// Repository now.
-        to: String,
-    },
+    Downgraded,
+    /// It has the same version, from another repository or with other content.
+    Rebuilt,
+}
+
+/// A package on one side of a change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Side {
+    /// Name.
+    pub package: String,
+    /// Version.
+    pub version: String,
+    /// The repository that has it.
+    pub repository: String,
+    /// SHA-256 of the package.
+    pub sha256: String,
 }
 
 impl Change {
-    /// The package's name.
+    /// The package's name; where it changed, the one that it has now.
     pub fn package(&self) -> &str {
-        match self {
-            Self::New { package, .. }
-            | Self::Removed { package, .. }
-            | Self::Upgraded { package, .. }
-            | Self::Downgraded { package, .. }
-            | Self::Rebuilt { package, .. } => package,
-        }
+        self.to.as_ref().or(self.from.as_ref()).map_or("", |side| side.package.as_str())
     }
 }
 
-/// Packages whose change can change how a node boots, runs containers or drives its GPUs, by how a name begins.
-const NOTABLE: [&[&str]; 3] = [
-    &["linux-image", "linux-modules", "systemd", "firmware-", "linux-firmware"],
-    &["docker", "containerd", "runc", "moby"],
-    &["nvidia", "libnvidia", "cuda"],
+/// What an operator asks for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    Kernel,
+    Driver,
+    Docker,
+}
+
+/// By how a name begins; the first that fits counts.
+const TOPICS: [(Topic, &[&str]); 4] = [
+    (Topic::Driver, &["linux-modules-nvidia-", "linux-objects-nvidia-", "linux-signatures-nvidia-"]),
+    (Topic::Kernel, &["linux-image-", "linux-modules-"]),
+    (Topic::Driver, &["nvidia-", "libnvidia-", "cuda-"]),
+    (Topic::Docker, &["docker.io", "docker-", "containerd", "runc", "moby-"]),
 ];
 
-fn rank(name: &str) -> usize {
-    NOTABLE.iter().position(|prefixes| prefixes.iter().any(|p| name.starts_with(p))).unwrap_or(NOTABLE.len())
+fn topic(name: &str) -> Option<Topic> {
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    TOPICS.iter().find(|(_, prefixes)| begins(prefixes)).map(|(topic, _)| *topic)
+}
+
+/// A name without the version in it: `linux-image-*-amd64`. `None` for packages whose names are not looked at so closely.
+fn family(name: &str) -> Option<String> {
+    topic(name)?;
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('-') {
+        let part = if part.starts_with(|c: char| c.is_ascii_digit()) { "*" } else { part };
+        if part != "*" || parts.last() != Some(&"*") {
+            parts.push(part);
+        }
+    }
+    Some(parts.join("-"))
 }
 
 /// Compares two locks.
 pub fn diff(old: &Lock, new: &Lock) -> Diff {
-    let names: BTreeSet<&str> = old.set_names().chain(new.set_names()).collect();
-    let sets = names.into_iter().filter_map(|name| {
-        let (before, after) = (old.set(name).ok(), new.set(name).ok());
-        let state = match (&before, &after) {
+    let mut diff = Diff::default();
+    let mut changes: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    for name in old.set_names().chain(new.set_names()).collect::<BTreeSet<_>>() {
+        let (old_set, new_set) = (old.set(name).ok(), new.set(name).ok());
+        let state = match (&old_set, &new_set) {
             (None, _) => SetState::New,
             (_, None) => SetState::Removed,
             _ => SetState::Changed,
         };
-        let packages = |set: Option<super::LockedSet>| -> BTreeMap<String, LockedPackage> {
-            set.into_iter().flat_map(|s| s.packages).map(|p| (p.name.clone(), p)).collect()
-        };
-        let changes = changes(&packages(before), &packages(after));
-        (state != SetState::Changed || !changes.is_empty()).then(|| SetDiff { set: name.to_owned(), state, changes })
-    });
-    Diff { sets: sets.collect() }
-}
-
-fn changes(old: &BTreeMap<String, LockedPackage>, new: &BTreeMap<String, LockedPackage>) -> Vec<Change> {
-    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect::<BTreeSet<_>>().into_iter().collect();
-    names.sort_by_key(|name| (rank(name), *name));
-    names.into_iter().filter_map(|name| change(name, old.get(name), new.get(name))).collect()
-}
-
-fn change(name: &str, old: Option<&LockedPackage>, new: Option<&LockedPackage>) -> Option<Change> {
-    let package = name.to_owned();
-    let (old, new) = match (old, new) {
-        (None, None) => return None,
-        (None, Some(new)) => return Some(Change::New { package, version: new.version.clone() }),
-        (Some(old), None) => return Some(Change::Removed { package, version: old.version.clone() }),
-        (Some(old), Some(new)) => (old, new),
-    };
-    let (from, to) = (old.version.clone(), new.version.clone());
-    match version::compare(&from, &to) {
-        Ordering::Less => Some(Change::Upgraded { package, from, to }),
-        Ordering::Greater => Some(Change::Downgraded { package, from, to }),
-        Ordering::Equal if old.sha256 == new.sha256 => None,
-        Ordering::Equal => {
-            Some(Change::Rebuilt { package, version: to, from: old.repository.clone(), to: new.repository.clone() })
+        let packages = |set: Option<super::LockedSet>| set.map(|s| s.packages).unwrap_or_default();
+        let (old_packages, new_packages) = (packages(old_set), packages(new_set));
+        let pairs = pairs(&old_packages, &new_packages);
+        if state == SetState::Changed && pairs.is_empty() {
+            continue;
         }
+        diff.sets.push(SetDiff {
+            set: name.to_owned(),
+            state,
+            packages: new_packages.len(),
+            changed: pairs.len(),
+            installed_before: old_packages.iter().map(installed).sum(),
+            installed_after: new_packages.iter().map(installed).sum(),
+        });
+        for (package, from, to) in pairs {
+            let key = (package, state != SetState::Changed, from, to);
+            changes.entry(key).or_default().push(name.to_owned());
+        }
+        before.extend(old_packages.iter().map(|p| (p.reference(), installed(p))));
+        after.extend(new_packages.iter().map(|p| (p.reference(), installed(p))));
+    }
+    diff.installed_before = before.values().sum();
+    diff.installed_after = after.values().sum();
+    let known = |(reference, package): &(&String, &LockedPackage)| {
+        old.packages.get(*reference).is_some_and(|known| known.sha256 == package.sha256)
+    };
+    diff.download = new.packages.iter().filter(|entry| !known(entry)).map(|(_, package)| package.size).sum();
+    for ((_, _, from, to), sets) in changes {
+        diff.add(Change { kind: kind(from.as_ref(), to.as_ref()), from, to, sets });
+    }
+    diff
+}
+
+fn installed(package: &LockedPackage) -> u64 {
+    package.installed_size.saturating_mul(1024)
+}
+
+/// What a change is sorted by: the name; whether a whole set came or went, which says less of a package than its own
+/// coming and going; and the package before and after.
+type Key = (String, bool, Option<Side>, Option<Side>);
+
+/// The name to sort by, and a package before and after.
+type Sides = (String, Option<Side>, Option<Side>);
+
+fn side(package: &LockedPackage) -> Side {
+    Side {
+        package: package.name.clone(),
+        version: package.version.clone(),
+        repository: package.repository.clone(),
+        sha256: package.sha256.clone(),
+    }
+}
+
+/// What changed between two states of a set.
+fn pairs(old: &[LockedPackage], new: &[LockedPackage]) -> Vec<Sides> {
+    let by_name = |packages: &[LockedPackage]| -> BTreeMap<String, Side> {
+        packages.iter().map(|p| (p.name.clone(), side(p))).collect()
+    };
+    let (mut old, mut new) = (by_name(old), by_name(new));
+    let mut pairs = Vec::new();
+    for name in old.keys().filter(|name| new.contains_key(*name)).cloned().collect::<Vec<_>>() {
+        let (from, to) = (old.remove(&name), new.remove(&name));
+        let same = |a: &Side, b: &Side| a.version == b.version && a.sha256 == b.sha256;
+        if !from.as_ref().zip(to.as_ref()).is_some_and(|(a, b)| same(a, b)) {
+            pairs.push((name, from, to));
+        }
+    }
+    // What is left came or went. One of a family that went and one that came are the same thing in another version.
+    let families = |sides: &BTreeMap<String, Side>| {
+        let mut families: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for name in sides.keys() {
+            families.entry(family(name).unwrap_or_default()).or_default().push(name.clone());
+        }
+        families.remove("");
+        families
+    };
+    let arrived = families(&new);
+    for (family, gone) in families(&old) {
+        if let ([gone], Some([come])) = (&gone[..], arrived.get(&family).map(Vec::as_slice)) {
+            pairs.push((come.clone(), old.remove(gone), new.remove(come)));
+        }
+    }
+    pairs.extend(old.into_iter().map(|(name, side)| (name, Some(side), None)));
+    pairs.extend(new.into_iter().map(|(name, side)| (name, None, Some(side))));
+    pairs
+}
+
+fn kind(from: Option<&Side>, to: Option<&Side>) -> Kind {
+    match (from, to) {
+        (None, _) => Kind::New,
+        (_, None) => Kind::Removed,
+        (Some(from), Some(to)) => match version::compare(&from.version, &to.version) {
+            Ordering::Less => Kind::Upgraded,
+            Ordering::Greater => Kind::Downgraded,
+            Ordering::Equal => Kind::Rebuilt,
+        },
     }
 }
 
@@ -161,48 +273,18 @@ impl Diff {
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()
     }
-}
 
-impl fmt::Display for Diff {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_empty() {
-            return writeln!(f, "nothing changed");
-        }
-        for set in &self.sets {
-            match set.state {
-                SetState::New => {
-                    writeln!(f, "{}: new, {} packages", set.set, set.changes.len())?;
-                    // A list of everything says nothing; what a reader looks for first is shown.
-                    for change in set.changes.iter().filter(|c| rank(c.package()) < NOTABLE.len()) {
-                        writeln!(f, "  {change}")?;
-                    }
-                }
-                SetState::Removed => writeln!(f, "{}: removed", set.set)?,
-                SetState::Changed => {
-                    writeln!(f, "{}: {} changed", set.set, set.changes.len())?;
-                    for change in &set.changes {
-                        writeln!(f, "  {change}")?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::New { package, version } => write!(f, "+ {package} {version}"),
-            Self::Removed { package, version } => write!(f, "- {package} {version}"),
-            Self::Upgraded { package, from, to } => write!(f, "^ {package} {from} -> {to}"),
-            Self::Downgraded { package, from, to } => write!(f, "v {package} {from} -> {to} (downgraded)"),
-            Self::Rebuilt { package, version, from, to } if from == to => {
-                write!(f, "! {package} {version} has other content under the same version")
-            }
-            Self::Rebuilt { package, version, from, to } => {
-                write!(f, "= {package} {version} from {to}, before from {from}")
-            }
-        }
+    fn add(&mut self, change: Change) {
+        let list = match (topic(change.package()), change.kind) {
+            (Some(Topic::Kernel), _) => &mut self.kernel,
+            (Some(Topic::Driver), _) => &mut self.driver,
+            (Some(Topic::Docker), _) => &mut self.docker,
+            (None, Kind::Upgraded) => &mut self.upgraded,
+            (None, Kind::New) => &mut self.new,
+            (None, Kind::Removed) => &mut self.removed,
+            (None, Kind::Downgraded) => &mut self.downgraded,
+            (None, Kind::Rebuilt) => &mut self.rebuilt,
+        };
+        list.push(change);
     }
 }

@@ -23,8 +23,8 @@ mod file;
 pub mod gpu;
 mod resolve;
 
-pub use diff::{Change, Diff, SetDiff, SetState, diff};
-pub use resolve::{Context, SetRequest, resolve};
+pub use diff::{Change, Diff, Kind, SetDiff, SetState, Side, diff};
+pub use resolve::{Context, Resolved, SetRequest, Update, resolve};
 
 /// A lock cannot be made, read or used.
 #[derive(Debug, Error)]
@@ -73,6 +73,14 @@ pub enum LockError {
         /// The set.
         set: String,
     },
+    /// A package that is to be updated is in no set.
+    #[error("no set of these roles has a package `{name}`{}", did_you_mean(similar))]
+    NoPackage {
+        /// The name, or the pattern of names.
+        name: String,
+        /// Names like it.
+        similar: Vec<String>,
+    },
     /// A set names a repository that is not among the given ones.
     #[error("`{set}` uses repository `{repository}`, which the profile does not define")]
     UnknownRepository {
@@ -108,6 +116,10 @@ pub enum LockError {
         /// Which, and what to pin.
         source: Box<gpu::GpuError>,
     },
+}
+
+fn did_you_mean(similar: &[String]) -> String {
+    if similar.is_empty() { String::new() } else { format!("; did you mean {}?", similar.join(", ")) }
 }
 
 fn known_sets(known: &[String]) -> String {
@@ -352,8 +364,27 @@ impl Lock {
     }
 
     /// This lock with the sets of `new` put in or replaced; packages that no set uses any more are left out.
+    ///
+    /// A set whose packages, inputs and moments are the same stays as it is with its date, so that its images stay the same; and
+    /// where all are the same, the releases stay as well, unless one is older now. That an archive was signed anew is no
+    /// change.
     #[must_use]
-    pub fn updated(mut self, new: Lock) -> Self {
+    pub fn updated(mut self, mut new: Lock) -> Self {
+        let same = |set: &Set| {
+            let equal = |old: &Set| {
+                old.profile == set.profile && old.packages == set.packages && old.snapshots == set.snapshots
+            };
+            let content = |reference: &String| self.packages.get(reference) == new.packages.get(reference);
+            self.sets.get(&set.name).is_some_and(equal) && set.packages.iter().all(content)
+        };
+        let same: BTreeSet<String> = new.sets.values().filter(|set| same(set)).map(|set| set.name.clone()).collect();
+        new.sets.retain(|name, _| !same.contains(name));
+        // An archive that was let go back must not be measured by what it had before.
+        let dates = self.dates();
+        let went_back = new.dates().into_iter().any(|(suite, date)| dates.get(&suite).is_some_and(|old| *old > date));
+        if new.sets.is_empty() && !went_back {
+            return self;
+        }
         self.sets.extend(new.sets);
         self.packages.extend(new.packages);
         let mut releases: BTreeMap<_, Release> = BTreeMap::new();
@@ -363,6 +394,15 @@ impl Lock {
         self.releases = releases.into_values().collect();
         self.drop_unused();
         self
+    }
+
+    /// This lock with these sets alone.
+    #[must_use]
+    pub fn only(&self, sets: &BTreeSet<String>) -> Self {
+        let mut lock = self.clone();
+        lock.sets.retain(|name, _| sets.contains(name));
+        lock.drop_unused();
+        lock
     }
 
     /// This lock without a set.

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Lock, LockError, LockedPackage, Release, Set};
+use super::{Lock, LockError, LockedPackage, LockedSet, Release, Set};
 use crate::archive::index::{self, Access, Suite};
 use crate::archive::release::{hex, is_sha256};
 use crate::profile::{Repository, Snapshot};
-use crate::solve::{PackageId, Request, Universe, solve};
+use crate::solve::{Kept, PackageId, Request, Universe, solve, solve_keeping};
 
 /// One set that is to be locked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,8 +75,43 @@ pub struct Context<'a> {
     pub access: Access<'a>,
 }
 
+/// An update of some packages of a lock; everything else stays as it is locked where it can.
+#[derive(Clone, Copy)]
+pub struct Update<'a> {
+    /// What is locked.
+    pub old: &'a Lock,
+    /// Names, or patterns of names, of the packages that may change.
+    pub packages: &'a [String],
+}
+
+impl Update<'_> {
+    /// Fails if a name is of no package that `sets` have or ask for.
+    pub fn check(&self, sets: &[SetRequest]) -> Result<(), LockError> {
+        let locked = sets.iter().filter_map(|set| self.old.set(&set.name).ok()).flat_map(|set| set.packages);
+        let mut known: BTreeSet<String> = locked.map(|package| package.name).collect();
+        known.extend(sets.iter().flat_map(|set| set.request.include.iter().cloned()));
+        let unknown = |wanted: &&String| !known.iter().any(|name| crate::solve::matches(wanted, name));
+        match self.packages.iter().find(unknown) {
+            None => Ok(()),
+            Some(name) => Err(LockError::NoPackage {
+                name: name.clone(),
+                similar: crate::solve::similar(name, known.iter().map(String::as_str)),
+            }),
+        }
+    }
+}
+
+/// Sets that were resolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// The sets, with their packages and releases.
+    pub lock: Lock,
+    /// With an [`Update`]: packages, as `name version`, that were to stay, and that no repository has any more.
+    pub gone: BTreeSet<String>,
+}
+
 /// Resolves the sets. Each index is fetched and read once, whatever the number of sets.
-pub fn resolve(sets: &[SetRequest], context: Context<'_>) -> Result<Lock, LockError> {
+pub fn resolve(sets: &[SetRequest], context: Context<'_>, update: Option<Update<'_>>) -> Result<Resolved, LockError> {
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for set in sets {
         used.extend(set.repositories(context.repositories)?.iter().map(|r| r.name.as_str()));
@@ -86,6 +121,7 @@ pub fn resolve(sets: &[SetRequest], context: Context<'_>) -> Result<Lock, LockEr
 
     let mut universes: BTreeMap<&[String], Universe<'_>> = BTreeMap::new();
     let mut lock = Lock::default();
+    let mut gone = BTreeSet::new();
     let task = context.access.progress.start("resolving packages", Some(sets.len() as u64));
     for set in sets {
         let own: Vec<&Suite> =
@@ -93,9 +129,18 @@ pub fn resolve(sets: &[SetRequest], context: Context<'_>) -> Result<Lock, LockEr
         if !universes.contains_key(&set.repositories[..]) {
             universes.insert(&set.repositories, Universe::new(&own, context.access.architecture)?);
         }
-        let universe = &universes[&set.repositories[..]];
-        let chosen =
-            solve(universe, &set.request).map_err(|source| LockError::Solve { set: set.name.clone(), source })?;
+        let Some(universe) = universes.get_mut(&set.repositories[..]) else { continue }; // it was put in above
+        let failed = |source| LockError::Solve { set: set.name.clone(), source };
+        let chosen = match update.and_then(|update| Some((update, update.old.set(&set.name).ok()?))) {
+            None => solve(universe, &set.request).map_err(failed)?,
+            Some((update, old)) => {
+                let version_of = |p: &'_ LockedPackage| format!("{} {}", p.name, p.version);
+                let (chosen, lost) =
+                    solve_keeping(universe, &set.request, &kept(&old, update.packages)).map_err(failed)?;
+                gone.extend(lost.iter().filter_map(|name| old.package(name)).map(version_of));
+                chosen
+            }
+        };
         let mut references = Vec::new();
         for id in chosen {
             let package = locked(universe, id)?;
@@ -116,7 +161,15 @@ pub fn resolve(sets: &[SetRequest], context: Context<'_>) -> Result<Lock, LockEr
     }
     lock.releases = suites.iter().map(release_of).collect();
     lock.releases.sort();
-    Ok(lock)
+    Ok(Resolved { lock, gone })
+}
+
+fn kept<'a>(old: &'a LockedSet, update: &'a [String]) -> Kept<'a> {
+    let packages = old.packages.iter();
+    Kept {
+        packages: packages.map(|p| (p.name.as_str(), (p.version.as_str(), p.architecture.as_str()))).collect(),
+        update: update.iter().map(String::as_str).collect(),
+    }
 }
 
 fn release_of(suite: &Suite) -> Release {

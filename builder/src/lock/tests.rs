@@ -86,14 +86,14 @@ fn really_locked(
         progress: &Silent,
     };
     let started = std::time::Instant::now();
-    match resolve(sets, Context { repositories, access }) {
+    match resolve(sets, Context { repositories, access }, None) {
         Err(LockError::Archive(error)) if is_unreachable(&error) => {
             println!("skipped: the archive cannot be reached: {error}");
             None
         }
         other => {
             println!("locked in {:?}", started.elapsed());
-            Some(other.unwrap())
+            Some(other.unwrap().lock)
         }
     }
 }
@@ -280,51 +280,82 @@ fn updating_keeps_other_sets_and_drops_what_nothing_uses() {
 }
 
 #[test]
+fn that_an_archive_was_signed_anew_is_no_change() {
+    let old = lock_of(&[("a", &[("dpkg", "1")]), ("b", &[("dpkg", "1"), ("apt", "1")])]);
+    let later = |mut lock: Lock| {
+        lock.releases[0].date += 86_400;
+        lock.releases[0].sha256 = "b".repeat(64);
+        lock.sets.values_mut().for_each(|set| set.date += 86_400);
+        lock
+    };
+    assert_eq!(old.clone().updated(later(old.clone())), old);
+    // A set that did not change keeps its date, and so its images.
+    let new = later(lock_of(&[("a", &[("dpkg", "1")]), ("b", &[("dpkg", "1"), ("apt", "2")])]));
+    let updated = old.clone().updated(new);
+    assert_eq!(updated.set("a").unwrap(), old.set("a").unwrap());
+    assert_eq!(updated.set("b").unwrap().date, old.set("b").unwrap().date + 86_400);
+    assert_eq!(updated.releases[0].date, old.releases[0].date + 86_400);
+    // Other inputs are a change, even where they lead to the same packages.
+    let mut new = later(old.clone());
+    new.sets.get_mut("a").unwrap().profile = "c".repeat(64);
+    assert!(old.clone().updated(new) != old);
+}
+
+#[test]
 fn differences_are_told_by_package_with_what_matters_first() {
-    let old = lock_of(&[
-        (
-            "a",
-            &[
-                ("dpkg", "1"),
-                ("gone", "1"),
-                ("linux-image-6.12.1-amd64", "6.12.1-1"),
-                ("docker.io", "27"),
-                ("zlib", "2"),
-            ],
-        ),
-        ("removed", &[]),
-    ]);
-    let mut new = lock_of(&[
-        (
-            "a",
-            &[
-                ("dpkg", "1"),
-                ("linux-image-6.12.9-amd64", "6.12.9-1"),
-                ("docker.io", "28~rc"),
-                ("zlib", "1"),
-                ("fresh", "1"),
-            ],
-        ),
-        ("new", &[("dpkg", "1")]),
-    ]);
-    insta::assert_snapshot!(diff(&old, &new).to_string(), @r"
-    a: 6 changed
-      - linux-image-6.12.1-amd64 6.12.1-1
-      + linux-image-6.12.9-amd64 6.12.9-1
-      ^ docker.io 27 -> 28~rc
-      + fresh 1
-      - gone 1
-      v zlib 2 -> 1 (downgraded)
-    new: new, 1 packages
-    removed: removed
+    let before = [
+        ("dpkg", "1"),
+        ("gone", "1"),
+        ("linux-image-6.12.1-amd64", "6.12.1-1"),
+        ("linux-modules-nvidia-570-server-6.8.0-51-generic", "6.8.0-51.52"),
+        ("docker.io", "27"),
+        ("zlib", "2"),
+    ];
+    let after = [
+        ("dpkg", "1"),
+        ("linux-image-6.12.9-amd64", "6.12.9-1"),
+        ("linux-modules-nvidia-580-server-6.8.0-52-generic", "6.8.0-52.53"),
+        ("docker.io", "28~rc"),
+        ("zlib", "1"),
+        ("fresh", "1"),
+    ];
+    let old = lock_of(&[("a", &before), ("b", &before), ("c", &before[..1]), ("removed", &[("apt", "1")])]);
+    let mut new = lock_of(&[("a", &after), ("b", &after[..5]), ("c", &after[..1]), ("new", &after)]);
+    new.packages.get_mut("fresh=1:amd64@main").unwrap().installed_size = 2048;
+    let found = diff(&old, &new);
+    insta::assert_snapshot!(found.to_string(), @r"
+    kernel
+      linux-image-6.12.1-amd64 -> linux-image-6.12.9-amd64  6.12.1-1 -> 6.12.9-1  [a, b]
+      linux-image-6.12.9-amd64  6.12.9-1 (new)  [new]
+    driver
+      linux-modules-nvidia-570-server-6.8.0-51-generic -> linux-modules-nvidia-580-server-6.8.0-52-generic  6.8.0-51.52 -> 6.8.0-52.53  [a, b]
+      linux-modules-nvidia-580-server-6.8.0-52-generic  6.8.0-52.53 (new)  [new]
+    docker
+      docker.io  27 -> 28~rc  [a, b]
+      docker.io  28~rc (new)  [new]
+    new (1)
+      fresh  1  [a]
+    removed (1)
+      gone  1  [a, b]
+    downgraded (1)
+      zlib  2 -> 1  [a, b]
+    sets
+      a: 6 of 6 packages changed, installed +2.0 MiB (2.0 MiB)
+      b: 5 of 5 packages changed, installed 0.0 MiB
+      new: new, 6 packages, installed 2.0 MiB
+      removed: removed
+    download 0.1 MiB, installed +2.0 MiB (2.0 MiB)
     ");
-    let json = serde_json::to_value(diff(&old, &new)).unwrap();
-    assert_eq!(json["sets"][0]["changes"][2]["kind"], "upgraded");
+    let json = serde_json::to_value(&found).unwrap();
+    assert_eq!(json["docker"][0]["kind"], "upgraded");
+    assert_eq!(json["docker"][0]["from"]["version"], "27");
+    assert_eq!(json["docker"][0]["sets"], serde_json::json!(["a", "b"]));
+    assert_eq!(json["download"], 35);
     assert!(diff(&new, &new).is_empty());
     let before = new.clone();
     new.packages.get_mut("zlib=1:amd64@main").unwrap().sha256 = "b".repeat(64);
     let text = diff(&before, &new).to_string();
-    assert!(text.contains("! zlib 1 has other content under the same version"), "{text}");
+    assert!(text.contains("zlib  1, other content under the same version"), "{text}");
 }
 
 #[test]

@@ -16,6 +16,11 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// The directory of the profiles, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The tree at `root`, which is made absolute.
     pub fn open(root: &Path) -> Result<Self, ProfileError> {
         let root = root.canonicalize().map_err(|source| ProfileError::Read { file: root.to_owned(), source })?;

@@ -1,7 +1,17 @@
-//! Patterns of version pins: `*` stands for any text, `?` for one character.
+//! Patterns of names and versions: `*` stands for any text, `?` for one character.
+
+/// Whether a text is a pattern rather than the one thing that it names.
+pub(super) fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?'])
+}
 
 /// Whether a pattern matches a whole text.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
+    // Most texts differ in what comes before the first `*` or `?`.
+    let plain = pattern.split(['*', '?']).next().unwrap_or_default();
+    if !text.starts_with(plain) {
+        return false;
+    }
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     // Where the last `*` was, and up to where it has taken the text: the only place to go back to.

@@ -6,6 +6,8 @@
 //! there is no solution at all `explain.rs` says in words which packages stand against each other and how each
 //! of them came in.
 //!
+//! [`solve_keeping`] changes as little as possible of what was chosen before.
+//!
 //! Choices follow apt's: the first alternative that works, real packages before virtual ones, the candidate of the
 //! repository with the highest priority whatever its version, the latest version within one priority, nothing
 //! that is only recommended unless asked for.
@@ -16,12 +18,15 @@ use thiserror::Error;
 
 mod explain;
 mod glob;
+mod keep;
 mod provider;
 mod universe;
 mod walk;
 
 pub use explain::Conflict;
-pub use universe::{PackageId, Universe};
+pub use glob::matches;
+pub use keep::{Kept, solve_keeping};
+pub use universe::{PackageId, Universe, similar};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -30,7 +35,8 @@ pub struct Request {
     pub include: BTreeSet<String>,
     /// Packages that must not be installed.
     pub exclude: BTreeSet<String>,
-    /// Version pins by package name: an exact version, or a pattern with `*` and `?`.
+    /// Version pins by package name. Both may be patterns with `*` and `?`. A pin of the exact name stands alone; of pins
+    /// by pattern all that match the name must hold.
     pub pins: BTreeMap<String, String>,
     /// Names that count as installed without a package: what Ingot itself provides.
     pub provided: BTreeSet<String>,
@@ -42,6 +48,17 @@ pub struct Request {
     pub phased: bool,
     /// Asks for every package that is `Essential: yes` or `Priority: required` as well.
     pub include_essential: bool,
+}
+
+impl Request {
+    /// The versions, or patterns of versions, that the pins allow for a name.
+    fn pins_of(&self, name: &str) -> Vec<&str> {
+        if let Some(exact) = self.pins.get(name) {
+            return vec![exact];
+        }
+        let patterns = self.pins.iter().filter(|(pattern, _)| glob::is_pattern(pattern));
+        patterns.filter(|(pattern, _)| glob::matches(pattern, name)).map(|(_, version)| version.as_str()).collect()
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde calls
@@ -84,6 +101,14 @@ pub enum SolveError {
         /// `version (repository)` of what there is.
         available: Vec<String>,
     },
+    /// A pin is for a package that no repository has.
+    #[error("the pin `{pin}` is for no package of any repository{}", hint(similar))]
+    UnusedPin {
+        /// The name, or the pattern of names, that is pinned.
+        pin: String,
+        /// Names like it.
+        similar: Vec<String>,
+    },
     /// The packages exclude each other.
     #[error("the packages asked for cannot be installed together:{}", listed(conflicts))]
     Conflict {
@@ -104,6 +129,17 @@ fn hint(similar: &[String]) -> String {
 pub fn solve(universe: &Universe<'_>, request: &Request) -> Result<Vec<PackageId>, SolveError> {
     for name in &request.include {
         check_root(universe, request, name)?;
+    }
+    // A pin that does nothing is most likely mistyped, and would leave a package free that is meant to stay.
+    let useless = |pin: &&String| {
+        if glob::is_pattern(pin) {
+            !universe.names().any(|name| glob::matches(pin, name))
+        } else {
+            universe.versions(pin).is_empty()
+        }
+    };
+    if let Some(pin) = request.pins.keys().find(useless) {
+        return Err(SolveError::UnusedPin { pin: pin.clone(), similar: universe.similar_names(pin) });
     }
     let asked: Vec<&str> = request.include.iter().map(String::as_str).collect();
     let mut roots = asked.clone();
@@ -151,10 +187,11 @@ fn check_root(universe: &Universe<'_>, request: &Request, name: &str) -> Result<
         }
         return Err(SolveError::Virtual { name, providers: providers.into_iter().map(str::to_owned).collect() });
     }
-    let fits = |pin: &String| candidates.iter().any(|id| glob::matches(pin, universe.package(*id).version));
-    if let Some(pin) = request.pins.get(&name).filter(|pin| !fits(pin)) {
+    let pins = request.pins_of(&name);
+    let fits = |id: &PackageId| pins.iter().all(|pin| glob::matches(pin, universe.package(*id).version));
+    if !candidates.iter().any(fits) {
         let available = candidates.iter().map(|id| universe.describe_version(*id)).collect();
-        return Err(SolveError::Pin { name, pin: pin.clone(), available });
+        return Err(SolveError::Pin { pin: pins.join("` and `"), name, available });
     }
     Ok(())
 }

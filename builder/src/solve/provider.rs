@@ -100,12 +100,12 @@ pub(super) fn refusal(universe: &Universe<'_>, request: &Request, id: PackageId)
     if request.exclude.contains(package.name) {
         return Some("the profile excludes it".to_owned());
     }
-    let pin = request.pins.get(package.name);
-    if let Some(pin) = pin.filter(|pin| !glob::matches(pin, package.version)) {
+    let pins = request.pins_of(package.name);
+    if let Some(pin) = pins.iter().find(|pin| !glob::matches(pin, package.version)) {
         return Some(format!("the profile pins it to `{pin}`"));
     }
     // apt draws lots by machine. Two builders would not agree, so here a version waits until it is meant for all.
-    let asked_for = request.phased || pin.is_some_and(|pin| pin == package.version);
+    let asked_for = request.phased || pins.contains(&package.version);
     (package.phased < 100 && !asked_for).then(|| {
         format!(
             "the archive is still phasing it in ({} %); take it with `phased = true`, or with a pin that names it",
@@ -181,7 +181,8 @@ impl Provider<'_, '_> {
             return None;
         }
         let text = group.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
-        let mut members: Vec<VersionSetId> = Vec::new();
+        // Whether it has nothing that is preferred, and the set: what is to stay where possible is tried first.
+        let mut members: Vec<(bool, VersionSetId)> = Vec::new();
         for relation in group {
             // Packages of one name that satisfy the relation make one set; names keep the order of preference.
             let mut by_name: Vec<(u32, Vec<PackageId>)> = Vec::new();
@@ -195,9 +196,12 @@ impl Provider<'_, '_> {
             }
             for (name, allowed) in by_name {
                 let name = self.universe.name(name).unwrap_or_default();
-                members.push(self.set(text.clone(), name, allowed));
+                let other = !allowed.iter().any(|id| self.universe.is_preferred(*id));
+                members.push((other, self.set(text.clone(), name, allowed)));
             }
         }
+        members.sort_by_key(|(other, _)| *other);
+        let mut members: Vec<VersionSetId> = members.into_iter().map(|(_, set)| set).collect();
         members.dedup();
         Some(match members[..] {
             [] => Requirement::Single(self.set(text, group.first().map_or("", |r| r.name), Vec::new())).into(),

@@ -292,3 +292,145 @@ proptest! {
         }
     }
 }
+
+fn kept<'a>(packages: &[&'a str], update: &[&'a str]) -> Kept<'a> {
+    let packages = packages.iter().map(|p| p.split_once(' ').unwrap());
+    Kept {
+        packages: packages.map(|(name, version)| (name, (version, "amd64"))).collect(),
+        update: update.iter().copied().collect(),
+    }
+}
+
+fn keeping(lines: &[&str], request: &Request, kept: &Kept<'_>) -> (Vec<String>, Vec<String>) {
+    let suite = Suite::of_text("main", 500, &index(lines));
+    let mut universe = Universe::new(&[&suite], "amd64").unwrap();
+    let (ids, gone) = solve_keeping(&mut universe, request, kept).unwrap();
+    let text = |id: &PackageId| format!("{} {}", universe.package(*id).name, universe.package(*id).version);
+    (ids.iter().map(text).collect(), gone.into_iter().map(str::to_owned).collect())
+}
+
+#[test]
+fn an_update_changes_what_is_named_and_what_that_forces() {
+    let lines = [
+        "docker 1 ; Depends: containerd, libc",
+        "docker 2 ; Depends: containerd (>= 2), libc",
+        "containerd 1",
+        "containerd 2",
+        "containerd 3",
+        "libc 1",
+        "libc 2",
+        "shell 1 ; Depends: libc",
+        "shell 2 ; Depends: libc",
+    ];
+    let asked = request(&["docker", "shell"]);
+    let before = ["containerd 1", "docker 1", "libc 1", "shell 1"];
+    let after = |update: &[&str]| keeping(&lines, &asked, &kept(&before, update)).0;
+    assert_eq!(after(&[]), before);
+    assert_eq!(after(&["docker"]), ["containerd 3", "docker 2", "libc 1", "shell 1"]);
+    assert_eq!(after(&["containerd"]), ["containerd 3", "docker 1", "libc 1", "shell 1"]);
+    assert_eq!(after(&["sh*", "lib?"]), ["containerd 1", "docker 1", "libc 2", "shell 2"]);
+    assert_eq!(after(&["*"]), one(&lines, &asked).unwrap());
+}
+
+#[test]
+fn an_update_is_not_given_up_for_what_could_stay() {
+    // The solver alone would rather keep `agent`, and take an old `engine` for it.
+    let lines = [
+        "engine 1",
+        "engine 2",
+        "engine 3 ; Breaks: agent (<< 2)",
+        "agent 1 ; Depends: engine",
+        "agent 2 ; Depends: engine",
+    ];
+    let before = ["agent 1", "engine 1"];
+    for asked in [&["agent", "engine"][..], &["engine", "agent"], &["agent"]] {
+        let (after, gone) = keeping(&lines, &request(asked), &kept(&before, &["engine"]));
+        assert_eq!(after, ["agent 2", "engine 3"]);
+        assert!(gone.is_empty());
+    }
+}
+
+#[test]
+fn alternatives_stay_and_what_is_gone_is_named() {
+    let lines = [
+        "a 2 ; Depends: exim | mta",
+        "exim 4 ; Provides: mta",
+        "postfix 3 ; Provides: mta",
+        "postfix 4 ; Provides: mta",
+        "b 1",
+        "b 2",
+    ];
+    let (after, gone) = keeping(&lines, &request(&["a", "b"]), &kept(&["a 1", "b 1", "postfix 3"], &[]));
+    assert_eq!((after, gone), (vec!["a 2".into(), "b 1".into(), "postfix 3".into()], vec!["a".into()]));
+    // What is kept for one request does not colour the next.
+    let suite = Suite::of_text("main", 500, &index(&lines));
+    let mut universe = Universe::new(&[&suite], "amd64").unwrap();
+    let asked = request(&["a", "b"]);
+    let fresh = solve(&universe, &asked).unwrap();
+    solve_keeping(&mut universe, &asked, &kept(&["b 1", "postfix 3"], &[])).unwrap();
+    assert_eq!(solve(&universe, &asked).unwrap(), fresh);
+}
+
+#[test]
+fn pins_take_patterns_of_names_and_an_exact_name_wins() {
+    let lines = [
+        "kernel 1 ; Depends: image-6.8.0-51 | image-6.8.0-52",
+        "image-6.8.0-51 6.8.0-51.1",
+        "image-6.8.0-51 6.8.0-51.2",
+        "image-6.8.0-52 6.8.0-52.1",
+        "docker 5:29.1",
+        "docker 5:30.0",
+        "docker-cli 5:29.1",
+        "docker-cli 5:30.0",
+    ];
+    let solve = |pins: &[(&str, &str)]| {
+        let pins = pins.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        one(&lines, &Request { pins, ..request(&["kernel", "docker", "docker-cli"]) })
+    };
+    assert_eq!(
+        solve(&[("image-*", "6.8.0-52.*"), ("docker*", "5:29.*")]).unwrap(),
+        ["docker 5:29.1", "docker-cli 5:29.1", "image-6.8.0-52 6.8.0-52.1", "kernel 1"]
+    );
+    assert_eq!(
+        solve(&[("docker*", "5:29.*"), ("docker", "5:30.?")]).unwrap()[..2],
+        ["docker 5:30.0", "docker-cli 5:29.1"]
+    );
+    let error = |pins| solve(pins).unwrap_err().to_string();
+    assert_eq!(
+        error(&[("docker-*", "4"), ("*-cli", "5:*")]),
+        "package `docker-cli` is pinned to `5:*` and `4`, but there is only 5:30.0 (main), 5:29.1 (main)"
+    );
+    assert_eq!(error(&[("dokcer", "1")]), "the pin `dokcer` is for no package of any repository; did you mean docker?");
+    assert_eq!(error(&[("nvidia-*", "1")]), "the pin `nvidia-*` is for no package of any repository");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// With nothing to update, what was chosen stays whatever came since; with everything, it is chosen anew.
+    #[test]
+    fn keeping_keeps(text in random_index(), newer in random_index(), asked in prop::collection::btree_set(0u8..7, 1..3)) {
+        let old = Suite::of_text("r", 500, &text);
+        let names: Vec<String> = asked.iter().map(|n| format!("p{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let asked = request(&names);
+        let universe = Universe::new(&[&old], "amd64").unwrap();
+        let Ok(chosen) = solve(&universe, &asked) else { return Ok(()) };
+        let chosen: BTreeMap<&str, &str> =
+            chosen.iter().map(|id| (universe.package(*id).name, universe.package(*id).version)).collect();
+        // Later packages, with versions of their own.
+        let newer = newer.replace("\nVersion: ", "\nVersion: 9.");
+        let new = Suite::of_text("r", 500, &newer);
+        let mut universe = Universe::new(&[&old, &new], "amd64").unwrap();
+        let Ok(fresh) = solve(&universe, &asked) else { return Ok(()) };
+        let packages = chosen.iter().map(|(n, v)| (*n, (*v, "amd64"))).collect();
+        let (kept, gone) = solve_keeping(&mut universe, &asked, &Kept { packages, update: BTreeSet::new() }).unwrap();
+        let kept: BTreeMap<&str, &str> =
+            kept.iter().map(|id| (universe.package(*id).name, universe.package(*id).version)).collect();
+        prop_assert_eq!(&kept, &chosen);
+        prop_assert!(gone.is_empty());
+        let packages = chosen.iter().map(|(n, v)| (*n, (*v, "amd64"))).collect();
+        let (all, _) = solve_keeping(&mut universe, &asked, &Kept { packages, update: ["*"].into() }).unwrap();
+        prop_assert_eq!(all, fresh);
+    }
+}

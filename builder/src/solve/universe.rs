@@ -1,7 +1,7 @@
 //! All packages that may be chosen, by name and by what they provide.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::archive::ArchiveError;
 use crate::archive::index::Suite;
@@ -34,6 +34,8 @@ pub struct Universe<'a> {
     by_name: Vec<Vec<PackageId>>,
     /// Who provides a name, with the version provided: by name of the provider, its preferred version first.
     provided: HashMap<&'a str, Vec<(PackageId, Option<&'a str>)>>,
+    /// What [`Universe::prefer`] put first, and the order of its name before that.
+    preferred: BTreeMap<PackageId, Vec<PackageId>>,
     architecture: String,
 }
 
@@ -47,6 +49,7 @@ impl<'a> Universe<'a> {
             ids: HashMap::new(),
             by_name: Vec::new(),
             provided: HashMap::new(),
+            preferred: BTreeMap::new(),
             architecture: architecture.to_owned(),
         };
         let mut ordered: Vec<&'a Suite> = suites.to_vec();
@@ -102,6 +105,46 @@ impl<'a> Universe<'a> {
                 }
             }
         }
+    }
+
+    /// Puts these packages before all others of their names, whatever priorities and versions say. What an earlier call put
+    /// first goes back to where it was.
+    pub(super) fn prefer(&mut self, first: &[PackageId]) {
+        for (id, order) in std::mem::take(&mut self.preferred) {
+            self.reorder(self.name_id(id), order);
+        }
+        for id in first {
+            let name = self.name_id(*id);
+            let order = self.by_name[name as usize].clone();
+            let mut new = order.clone();
+            new.retain(|other| other != id);
+            new.insert(0, *id);
+            self.reorder(name, new);
+            self.preferred.insert(*id, order);
+        }
+    }
+
+    /// Whether [`Universe::prefer`] put it first.
+    pub(super) fn is_preferred(&self, id: PackageId) -> bool {
+        self.preferred.contains_key(&id)
+    }
+
+    /// Gives the packages of a name another order, among what they provide too.
+    fn reorder(&mut self, name: u32, order: Vec<PackageId>) {
+        let mut virtual_names = BTreeSet::new();
+        for id in &order {
+            let groups = relation::parse(self.entries[id.index()].package.provides).unwrap_or_default();
+            virtual_names.extend(groups.into_iter().flatten().map(|relation| relation.name));
+        }
+        for virtual_name in virtual_names {
+            let Some(providers) = self.provided.get_mut(virtual_name) else { continue };
+            let own = |(id, _): &(PackageId, Option<&str>)| self.entries[id.index()].name == name;
+            // Providers of one name stand together.
+            let Some(start) = providers.iter().position(own) else { continue };
+            let length = providers[start..].iter().take_while(|entry| own(entry)).count();
+            providers[start..start + length].sort_by_key(|(id, _)| order.iter().position(|other| other == id));
+        }
+        self.by_name[name as usize] = order;
     }
 
     /// Number of packages.
@@ -172,14 +215,19 @@ impl<'a> Universe<'a> {
 
     /// Up to three names like a mistyped one.
     pub(super) fn similar_names(&self, name: &str) -> Vec<String> {
-        let mut scored: Vec<(usize, &str)> = self
-            .names
-            .iter()
-            .filter(|n| n.len().abs_diff(name.len()) <= 2)
-            .map(|n| (strsim::damerau_levenshtein(n, name), *n))
-            .filter(|(distance, _)| *distance <= 2)
-            .collect();
-        scored.sort_unstable();
-        scored.into_iter().take(3).map(|(_, n)| n.to_owned()).collect()
+        similar(name, self.names.iter().copied())
     }
+
+    /// Names of all packages, in no order that means anything.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.names.iter().copied()
+    }
+}
+
+/// Up to three of the names that are like a mistyped one, the nearest first.
+pub fn similar<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Vec<String> {
+    let near = names.into_iter().filter(|n| n.len().abs_diff(name.len()) <= 2);
+    let scored = near.map(|n| (strsim::damerau_levenshtein(n, name), n)).filter(|(distance, _)| *distance <= 2);
+    let scored: BTreeSet<(usize, &str)> = scored.collect();
+    scored.into_iter().take(3).map(|(_, n)| n.to_owned()).collect()
 }

@@ -55,10 +55,12 @@ fn walk(
             if alternatives.iter().any(|id| found.contains(id)) {
                 continue;
             }
-            match alternatives.first() {
-                Some(first) => {
-                    found.insert(*first);
-                    push_groups(universe, request, *first, &mut stack)?;
+            // What is to stay where possible goes before what stands first in the relation.
+            let kept = alternatives.iter().find(|id| universe.is_preferred(**id));
+            match kept.or(alternatives.first()) {
+                Some(choice) => {
+                    found.insert(*choice);
+                    push_groups(universe, request, *choice, &mut stack)?;
                 }
                 None if optional => {}
                 None => return None,

@@ -19,7 +19,7 @@ use crate::progress::{Progress, Task};
 pub struct Fetch {
     /// SHA-256, lower-case hex.
     pub sha256: String,
-    /// Size in bytes; a server that sends more is cut off.
+    /// Size in bytes; a server that sends more is cut off. 0 where it is not known: then the server is asked.
     pub size: u64,
     /// Where it can be had, tried in this order.
     pub urls: Vec<String>,
@@ -90,8 +90,45 @@ impl Store {
         self.root.join("partial").join(sha256)
     }
 
+    /// The same file with its size, as the first server that answers says it.
+    fn sized(&self, fetch: &Fetch) -> Result<Fetch, StoreError> {
+        let (mut attempts, mut answered) = (Vec::new(), false);
+        for url in &fetch.urls {
+            let mut attempt = 0;
+            let (problem, silent) = loop {
+                attempt += 1;
+                match self.http.open(url, 0) {
+                    Ok(response) => match response.length {
+                        Some(size) => return Ok(Fetch { size, ..fetch.clone() }),
+                        None => break ("the server does not say how large it is".to_owned(), false),
+                    },
+                    Err(Failure::Passing(_, asked)) if attempt < self.http.retries.attempts => {
+                        self.http.pause(attempt, asked);
+                    }
+                    Err(Failure::Passing(problem, _)) => break (problem, true),
+                    Err(Failure::Lasting(problem)) => break (problem, false),
+                }
+            };
+            answered |= !silent;
+            attempts.push((url.clone(), problem));
+        }
+        Err(StoreError::Fetch { name: fetch.name.clone(), attempts, answered })
+    }
+
     /// Fetches one file, from whichever URL gives it first.
     fn fetch(&self, fetch: &Fetch, task: &dyn Task) -> Result<(), StoreError> {
+        let sized;
+        let fetch = if fetch.size == 0 && fetch.sha256 != hex(&Sha256::digest([])) {
+            sized = self.sized(fetch)?;
+            if sized.size == 0 {
+                let problem = "it is empty, and should not be".to_owned();
+                let attempts = fetch.urls.iter().map(|url| (url.clone(), problem.clone())).collect();
+                return Err(StoreError::Fetch { name: fetch.name.clone(), attempts, answered: true });
+            }
+            &sized
+        } else {
+            fetch
+        };
         let path = self.partial(&fetch.sha256);
         let file = loop {
             // Waits while another process or thread fetches the same content.

@@ -293,6 +293,12 @@ impl Archive {
         how(files.get_mut(path).unwrap());
     }
 
+    /// Has other packages from now on.
+    pub fn replace(&mut self, packages: impl IntoIterator<Item = Package>) {
+        self.packages = packages.into_iter().collect();
+        self.publish(&Release::default());
+    }
+
     /// Writes all files into a directory, for another server.
     pub fn write_to(&self, directory: &std::path::Path) {
         for (path, served) in &*self.files.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -1,9 +1,21 @@
 //! `ingot lock`
 
+use std::collections::BTreeSet;
+
 use crate::build;
 use crate::cli::args::{Global, LockArgs};
 use crate::cli::printer::Printer;
 use crate::cli::{Failure, print, print_json, site};
+use crate::lock::Diff;
+
+/// What `--json` prints.
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    diff: &'a Diff,
+    /// Packages, as `name version`, that an update was to leave as they are and that no archive has any more.
+    gone: &'a BTreeSet<String>,
+}
 
 pub fn run(global: &Global, arguments: &LockArgs, printer: &Printer) -> Result<(), Failure> {
     let site = site(global)?;
@@ -13,15 +25,19 @@ pub fn run(global: &Global, arguments: &LockArgs, printer: &Printer) -> Result<(
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (allow_rollback, snapshot) = (arguments.allow_rollback, arguments.snapshot.clone());
     let request = build::LockRequest { now, allow_rollback, snapshot };
-    let (old, new) = build::lock(&site, &roles, &request, printer)?;
+    let build::Relocked { old, new, gone } = build::lock(&site, &roles, &arguments.update, &request, printer)?;
     let diff = crate::lock::diff(&old, &new);
     let refused = arguments.check && old != new;
     if global.json && refused {
         // The failure is the one document.
     } else if global.json {
-        print_json(&diff);
+        print_json(&Report { diff: &diff, gone: &gone });
     } else {
         print(&diff.to_string());
+        if !gone.is_empty() {
+            let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+            print(&format!("changed although not named, since no archive has them any more: {}", gone.join(", ")));
+        }
     }
     if refused {
         return Err(Failure::failed(format!("{} is out of date; run `ingot lock`", site.lock_file.display())));

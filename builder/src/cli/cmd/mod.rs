@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod build;
+pub mod bundle;
 pub mod config;
 pub mod lock;
 pub mod run;

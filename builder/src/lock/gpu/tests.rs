@@ -259,7 +259,7 @@ fn locked(ubuntu: &[LockedPackage], toolkit: &[LockedPackage], include: &[&str])
         progress: &Silent,
     };
     let repositories = repositories.map(|r| (r.name.clone(), r)).into();
-    resolve(&[set], Context { repositories: &repositories, access })
+    Ok(resolve(&[set], Context { repositories: &repositories, access }, None)?.lock)
 }
 
 #[test]
