@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::http::Failure;
+use super::http::{Failure, MAXIMUM_JOBS};
 use super::{Store, StoreError, io_error, open_locked};
 use crate::archive::release::{hex, is_sha256};
 use crate::progress::{Progress, Task};
@@ -66,7 +66,7 @@ impl Store {
             more => format!("fetching {} files", more.len()),
         };
         let task = progress.start(&label, Some(total));
-        let workers = jobs.clamp(1, 64).min(missing.len());
+        let workers = jobs.clamp(1, MAXIMUM_JOBS).min(missing.len());
         let queue = Mutex::new(VecDeque::from(missing));
         let failed = AtomicBool::new(false);
         let error = Mutex::new(None);

@@ -13,6 +13,13 @@ use std::time::Duration;
 
 use ureq::http::StatusCode;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::DefaultConnector;
+
+use super::names::Names;
+
+/// The most files that are fetched at the same time.
+pub(super) const MAXIMUM_JOBS: usize = 64;
 
 /// How often and how patiently a request is tried again.
 #[derive(Debug, Clone, Copy)]
@@ -92,11 +99,14 @@ impl Client {
                 .http_status_as_error(false)
                 .max_redirects(5)
                 .max_redirects_will_error(true)
+                // Every thread finds its connection again.
+                .max_idle_connections(MAXIMUM_JOBS)
+                .max_idle_connections_per_host(MAXIMUM_JOBS)
                 .timeout_connect(Some(self.silence.min(Duration::from_secs(20))))
                 .timeout_recv_response(Some(self.silence))
                 .timeout_per_read(Some(self.silence))
                 .tls_config(TlsConfig::builder().root_certs(authorities()).build());
-            config.build().new_agent()
+            ureq::Agent::with_parts(config.build(), DefaultConnector::default(), Names::<DefaultResolver>::default())
         })
     }
 

@@ -26,6 +26,7 @@ pub(crate) mod ar;
 pub mod deb;
 mod download;
 pub mod http;
+mod names;
 mod normalize;
 #[cfg(test)]
 pub(crate) mod test_server;
