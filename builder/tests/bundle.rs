@@ -85,6 +85,25 @@ fn an_export_has_everything_of_the_lock_and_is_the_same_each_time() {
 }
 
 #[test]
+fn an_export_has_what_kernel_modules_are_built_with() {
+    let packages = [Package::kernel("kernel", "1.0"), Package::new("tools", "1"), Package::new("hello", "1.0")];
+    let archive = Archive::new(packages.into_iter().chain([Package::new("driver-dkms", "7")]));
+    let context = TestContext::on(&archive, &["hello"]);
+    context.write_role("[packages]\ninclude = [\"hello\"]\n[dkms]\npackages = [\"driver-dkms\"]\n");
+    context.lock().succeeded();
+    context.ingot(&["bundle", "export", "--sources", "sources", "site/node"]).succeeded();
+    let index: serde_json::Value = serde_json::from_str(&context.read("sources/index.json")).unwrap();
+    let sets = ["site/node@debian-13", "site/node@debian-13#dkms", "tools@debian-13"];
+    assert_eq!(index["sets"], serde_json::json!(sets));
+    let has = |name: &str| index["objects"].as_array().unwrap().iter().any(|object| object["name"] == name);
+    assert!(has("driver-dkms 7") && has("hello 1.0"), "{index}");
+    let taken = files(&context.path("sources/objects"));
+    archive.close();
+    context.ingot(&["bundle", "import", "sources", "--cache", "elsewhere"]).succeeded();
+    assert_eq!(files(&context.path("elsewhere/store/objects")), taken);
+}
+
+#[test]
 fn an_import_fills_an_empty_cache_and_takes_nothing_wrong() {
     let archive = archive();
     let context = exported(&archive);

@@ -226,6 +226,7 @@ fn one_lock_holds_packages_of_three_signers() {
 fn debian_worker(shared: &Path) -> String {
     let context = TestContext::empty("quickstart/worker").with_cache(shared);
     context.copy_profiles();
+    take_all_tools(&context);
     context.ingot(&["lock", "--base", "debian-13", "quickstart/worker"]).succeeded();
     let tree = Tree::open(&context.path("profiles")).unwrap();
     let profile = ingot::profile::load(&tree, "quickstart/worker", Some("debian-13")).unwrap().profile;
@@ -238,6 +239,19 @@ fn debian_worker(shared: &Path) -> String {
         store.ensure(&fetches, 8, false, &Silent).unwrap();
     }
     context.read("ingot.lock")
+}
+
+/// True where virtual machines are wanted: they take minutes.
+fn boots() -> bool {
+    std::env::var_os("INGOT_TEST_BOOT").is_some()
+}
+
+/// The tools that start virtual machines too.
+fn take_all_tools(context: &TestContext) {
+    if boots() {
+        let path = crate::context::repository().join("profiles/parts/tools.toml");
+        context.write("profiles/parts/tools.toml", std::fs::read(path).unwrap());
+    }
 }
 
 #[test]
@@ -268,6 +282,7 @@ fn the_worker_of_real_packages_in_ubuntus_layout_becomes_an_image() {
         Suite { place: "ubuntu", name, components: &components, by_hash: true, days_old: 0 }.publish(&ubuntu);
     }
     let context = project(&ubuntu, "quickstart/worker");
+    take_all_tools(&context);
     let base = ["--base", "ubuntu-24.04"];
     context.ingot(&[&["lock", "quickstart/worker"], &base[..]].concat()).succeeded();
     let built = context.build(&base).succeeded();
@@ -277,4 +292,11 @@ fn the_worker_of_real_packages_in_ubuntus_layout_becomes_an_image() {
     std::fs::remove_dir_all(context.path("out")).unwrap();
     let again = context.build(&[&base[..], &["--offline"]].concat()).succeeded();
     assert_eq!(again.stdout, built.stdout);
+    if boots() {
+        let scenario = crate::context::repository().join("tests/scenarios/worker-boots.toml");
+        let tested = context.ingot(&[&["test", scenario.to_str().unwrap(), "--offline"], &base[..]].concat());
+        println!("{}", tested.succeeded().stdout);
+    } else {
+        println!("not booted: INGOT_TEST_BOOT is not set");
+    }
 }

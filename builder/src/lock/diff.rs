@@ -21,6 +21,8 @@ mod text;
 pub struct Diff {
     /// Sets in which something changed, by name.
     pub sets: Vec<SetDiff>,
+    /// Release files that are older than before: `debian trixie`. Newer ones are the normal course.
+    pub gone_back: Vec<String>,
     /// The kernel and its modules.
     pub kernel: Vec<Change>,
     /// GPU drivers.
@@ -56,6 +58,10 @@ pub struct SetDiff {
     pub packages: usize,
     /// Packages that changed.
     pub changed: usize,
+    /// Whether what the profile asks for changed.
+    pub profile_changed: bool,
+    /// Repositories that are read at another moment than before: `ubuntu at 20261101T000000Z`.
+    pub moments: Vec<String>,
     /// Bytes that its packages took when installed.
     pub installed_before: u64,
     /// Bytes that they take now.
@@ -169,17 +175,24 @@ pub fn diff(old: &Lock, new: &Lock) -> Diff {
             (_, None) => SetState::Removed,
             _ => SetState::Changed,
         };
+        let (mut profile_changed, mut moments) = (false, Vec::new());
+        if let (Some(old_set), Some(new_set)) = (&old_set, &new_set) {
+            if old_set == new_set {
+                continue;
+            }
+            profile_changed = old_set.profile != new_set.profile;
+            moments = moved(old_set, new_set);
+        }
         let packages = |set: Option<super::LockedSet>| set.map(|s| s.packages).unwrap_or_default();
         let (old_packages, new_packages) = (packages(old_set), packages(new_set));
         let pairs = pairs(&old_packages, &new_packages);
-        if state == SetState::Changed && pairs.is_empty() {
-            continue;
-        }
         diff.sets.push(SetDiff {
             set: name.to_owned(),
             state,
             packages: new_packages.len(),
             changed: pairs.len(),
+            profile_changed,
+            moments,
             installed_before: old_packages.iter().map(installed).sum(),
             installed_after: new_packages.iter().map(installed).sum(),
         });
@@ -189,6 +202,12 @@ pub fn diff(old: &Lock, new: &Lock) -> Diff {
         }
         before.extend(old_packages.iter().map(|p| (p.reference(), installed(p))));
         after.extend(new_packages.iter().map(|p| (p.reference(), installed(p))));
+    }
+    let dates = new.dates();
+    for ((repository, suite), date) in old.dates() {
+        if dates.get(&(repository.clone(), suite.clone())).is_some_and(|now| *now < date) {
+            diff.gone_back.push(format!("{repository} {suite}"));
+        }
     }
     diff.installed_before = before.values().sum();
     diff.installed_after = after.values().sum();
@@ -200,6 +219,14 @@ pub fn diff(old: &Lock, new: &Lock) -> Diff {
         diff.add(Change { kind: kind(from.as_ref(), to.as_ref()), from, to, sets });
     }
     diff
+}
+
+/// The repositories that two states of a set have at different moments.
+fn moved(old: &super::LockedSet, new: &super::LockedSet) -> Vec<String> {
+    let names: BTreeSet<&String> = old.snapshots.keys().chain(new.snapshots.keys()).collect();
+    let moved = names.into_iter().filter(|name| old.snapshots.get(*name) != new.snapshots.get(*name));
+    let at = |name: &String| new.snapshots.get(name).map_or("present".to_owned(), ToString::to_string);
+    moved.map(|name| format!("{name} at {}", at(name))).collect()
 }
 
 fn installed(package: &LockedPackage) -> u64 {
@@ -271,7 +298,7 @@ fn kind(from: Option<&Side>, to: Option<&Side>) -> Kind {
 impl Diff {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.sets.is_empty()
+        self.sets.is_empty() && self.gone_back.is_empty()
     }
 
     fn add(&mut self, change: Change) {

@@ -28,9 +28,14 @@ impl fmt::Display for Diff {
             let shown: Vec<&Change> = changes.iter().filter(|c| !self.is_of_whole_sets(c)).collect();
             self.section(f, &format!("{title} ({})", shown.len()), &shown)?;
         }
-        writeln!(f, "sets")?;
+        if !self.sets.is_empty() {
+            writeln!(f, "sets")?;
+        }
         for set in &self.sets {
             writeln!(f, "  {set}")?;
+        }
+        if !self.gone_back.is_empty() {
+            writeln!(f, "older than before: {}", self.gone_back.join(", "))?;
         }
         let change = signed(self.installed_before, self.installed_after);
         writeln!(f, "download {}, installed {change}", mib(self.download))
@@ -67,6 +72,7 @@ impl fmt::Display for SetDiff {
         match self.state {
             SetState::New => write!(f, "new, {} packages, installed {}", self.packages, mib(self.installed_after)),
             SetState::Removed => write!(f, "removed"),
+            SetState::Changed if self.changed == 0 => write!(f, "the same {} packages", self.packages),
             SetState::Changed => write!(
                 f,
                 "{} of {} packages changed, installed {}",
@@ -74,7 +80,14 @@ impl fmt::Display for SetDiff {
                 self.packages,
                 signed(self.installed_before, self.installed_after)
             ),
+        }?;
+        if !self.moments.is_empty() {
+            write!(f, ", {}", self.moments.join(", "))?;
         }
+        if self.changed == 0 && self.profile_changed {
+            write!(f, ", the profile asks differently")?;
+        }
+        Ok(())
     }
 }
 

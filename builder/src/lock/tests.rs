@@ -359,6 +359,24 @@ fn differences_are_told_by_package_with_what_matters_first() {
 }
 
 #[test]
+fn a_change_without_a_package_is_told_too() {
+    let old = lock_of(&[("a", &[("dpkg", "1")]), ("b", &[("dpkg", "1")])]);
+    let mut new = old.clone();
+    let set = new.sets.get_mut("a").unwrap();
+    set.profile = "c".repeat(64);
+    set.snapshots.insert("main".into(), "20261101T000000Z".parse().unwrap());
+    new.releases[0].date -= 60;
+    assert_eq!(
+        diff(&old, &new).to_string(),
+        "sets\n  a: the same 1 packages, main at 20261101T000000Z, the profile asks differently\n\
+         older than before: main trixie\ndownload 0.0 MiB, installed 0.0 MiB\n"
+    );
+    let back = diff(&new, &old);
+    assert_eq!(back.sets[0].moments, ["main at present"]);
+    assert!(back.gone_back.is_empty() && !back.is_empty());
+}
+
+#[test]
 fn only_what_is_missing_is_fetched_and_asks_for_its_mirror() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();

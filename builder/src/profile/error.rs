@@ -42,6 +42,16 @@ pub enum ProfileError {
     /// Files extend each other in a circle.
     #[error("profiles extend each other in a circle: {0}")]
     Circle(String),
+    /// Two files that exclude each other.
+    #[error("{role} has both {one} and {other}, which exclude each other; extend only one of them")]
+    Conflict {
+        /// The role.
+        role: String,
+        /// The file that says so.
+        one: String,
+        /// The other one.
+        other: String,
+    },
     /// A value that is well-formed but makes no sense.
     #[error("{place}: {message}")]
     Value {

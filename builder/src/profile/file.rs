@@ -17,6 +17,8 @@ pub struct ProfileFile {
     pub description: Option<String>,
     /// Other files merged before this one: `parts/docker`.
     pub extends: Vec<String>,
+    /// Files that no role may have together with this one: `parts/docker-standalone`.
+    pub conflicts: Vec<String>,
     /// The base to build on unless `--base` names another: `ubuntu-24.04`.
     pub default_base: Option<String>,
     /// Set by files in `base/` only.

@@ -9,6 +9,9 @@ use super::error::{ProfileError, line_and_column, nearest};
 use super::file::ProfileFile;
 use super::tree::Node;
 
+/// A file of a tree: its name, its content by the format, and as a tree that keeps every place.
+type Collected = (String, ProfileFile, Node);
+
 /// A profile tree on disk: `profiles/` with `overlays/` beside it.
 #[derive(Debug, Clone)]
 pub struct Tree {
@@ -90,10 +93,12 @@ impl Tree {
             .find_map(|(_, file, _)| file.base.as_ref().and_then(|b| b.distribution.clone()))
             .unwrap_or_default();
         base_order.retain(|(name, _, _)| !order.iter().any(|(other, _, _)| other == name));
+        self.refuse_conflicts(role, &base_order, &order)?;
         let mut merged = Node::default();
         for (_, _, mut node) in base_order.into_iter().chain(order) {
             let when = node.take("when");
             node.take("extends");
+            node.take("conflicts");
             node.take("description");
             node.take("default_base");
             merged.merge(node);
@@ -108,12 +113,30 @@ impl Tree {
         Ok((merged, base))
     }
 
+    /// Refuses files that exclude each other; one that excludes a file that does not exist is a mistake too.
+    fn refuse_conflicts(&self, role: &str, base: &[Collected], order: &[Collected]) -> Result<(), ProfileError> {
+        let all = || base.iter().chain(order);
+        for (one, file, _) in all() {
+            for other in &file.conflicts {
+                self.path_of(other)?;
+                if all().any(|(name, _, _)| name == other) {
+                    return Err(ProfileError::Conflict {
+                        role: role.to_owned(),
+                        one: one.clone(),
+                        other: other.clone(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the files a profile extends before itself, each once.
     fn collect_extends(
         &self,
         name: &str,
         path: &mut Vec<String>,
-        order: &mut Vec<(String, ProfileFile, Node)>,
+        order: &mut Vec<Collected>,
     ) -> Result<(), ProfileError> {
         if path.iter().any(|seen| seen == name) {
             path.push(name.to_owned());

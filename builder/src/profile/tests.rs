@@ -95,6 +95,24 @@ fn every_value_knows_where_it_came_from() {
 }
 
 #[test]
+fn parts_that_exclude_each_other_are_refused() {
+    let fixture = Fixture::new(&[
+        ("profiles/parts/swarm.toml", "conflicts = ['parts/alone']\n"),
+        ("profiles/parts/alone.toml", ""),
+        ("profiles/parts/both.toml", "extends = ['parts/alone', 'parts/swarm']\n"),
+        ("profiles/one.toml", "extends = ['parts/swarm']\n"),
+        ("profiles/two.toml", "extends = ['parts/both']\n"),
+        ("profiles/typo.toml", "conflicts = ['parts/alon']\n"),
+    ]);
+    fixture.load("one").unwrap();
+    assert_eq!(
+        fixture.load("two").unwrap_err().to_string(),
+        "two has both parts/swarm and parts/alone, which exclude each other; extend only one of them"
+    );
+    assert!(fixture.load("typo").unwrap_err().to_string().ends_with("did you mean `parts/alone`?"));
+}
+
+#[test]
 fn circles_and_missing_files_are_said() {
     let fixture = Fixture::new(&[
         ("profiles/parts/a.toml", "extends=['parts/b']"),

@@ -78,6 +78,11 @@ impl Machine {
         line.pair("-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={}", path(&self.firmware_code)));
         line.pair("-drive", &format!("if=pflash,format=raw,unit=1,file={}", path(&self.firmware_variables)));
         line.pair("-smbios", &format!("type=1,manufacturer=Ingot,product=QEMU,serial={}", escape(&self.serial_number)));
+        if self.accelerator == Accelerator::Tcg {
+            // On a busy host the translator may get no time while the kernel counts timer interrupts, and the kernel
+            // takes the timer for broken. systemd-stub adds this to the command line of the image.
+            line.pair("-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check");
+        }
         line.pair("-device", "virtio-rng-pci");
         line.pair("-qmp", &format!("unix:{},server=on,wait=off", path(&self.control)));
         self.serial_port(&mut line);

@@ -32,6 +32,9 @@ const LARGE: [&[&str]; 7] = [
 /// How many sets are drawn.
 const DRAWN: usize = 300;
 
+/// How many pairs that conflict are drawn.
+const CONFLICTING: usize = 40;
+
 struct Case {
     name: String,
     request: Request,
@@ -99,6 +102,21 @@ fn cases(universe: &Universe<'_>) -> Vec<Case> {
         let drawn: BTreeSet<String> = (0..size).map(|_| names[generator.below(names.len())].to_owned()).collect();
         let name = format!("drawn {number}: {}", drawn.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
         cases.insert(name, request_of(drawn));
+    }
+    // Two packages of which one says that it conflicts with the other, or with some versions of it: most cannot be had.
+    let ids = (0..u32::try_from(universe.len()).unwrap()).map(PackageId);
+    let hostile: Vec<(&str, String)> = ids
+        .map(|id| universe.package(id))
+        .filter(|package| package.filename.starts_with("pool/main/") && !package.conflicts.is_empty())
+        .flat_map(|package| {
+            let groups = relation::parse(package.conflicts).unwrap().into_iter().flatten();
+            groups.map(move |relation| (package.name, relation.name.to_string()))
+        })
+        .filter(|(name, other)| name != other && names.binary_search(&other.as_str()).is_ok())
+        .collect();
+    for number in 0..CONFLICTING {
+        let (name, other) = hostile[generator.below(hostile.len())].clone();
+        cases.insert(format!("conflict {number}: {name} {other}"), request_of([name.to_owned(), other]));
     }
     cases.into_iter().map(|(name, request)| Case { name, request }).collect()
 }
@@ -232,6 +250,7 @@ fn chooses_what_apt_chooses() {
         universe.len(),
         started.elapsed(),
     );
+    assert!(refused > 0, "no set was drawn that cannot be had: {report}");
     println!("{report}");
     if let Some(path) = std::env::var_os("INGOT_SOLVER_REPORT") {
         std::fs::write(path, &report).unwrap();
