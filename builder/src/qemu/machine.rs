@@ -27,6 +27,10 @@ pub struct Machine {
     pub disk: Disk,
     /// What the disk is attached to.
     pub bus: Bus,
+    /// More disks: serial numbers and files.
+    pub data_disks: Vec<(String, PathBuf)>,
+    /// OEM strings of SMBIOS.
+    pub oem_strings: Vec<String>,
     /// The volume with the configuration.
     pub medium: Option<(Medium, PathBuf)>,
     /// Whether a USB medium is in from the start.
@@ -82,6 +86,9 @@ impl Machine {
             // On a busy host the translator may get no time while the kernel counts timer interrupts, and the kernel
             // takes the timer for broken. systemd-stub adds this to the command line of the image.
             line.pair("-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check");
+        }
+        for text in &self.oem_strings {
+            line.pair("-smbios", &format!("type=11,value={}", escape(text)));
         }
         line.pair("-device", "virtio-rng-pci");
         line.pair("-qmp", &format!("unix:{},server=on,wait=off", path(&self.control)));
@@ -140,6 +147,11 @@ impl Machine {
                 .pair("-device", "usb-bot,bus=xhci.0,id=bot0")
                 .pair("-device", &format!("scsi-hd,bus=bot0.0,lun=0,serial=ingot0,{common}")),
         };
+        for (index, (serial, file)) in self.data_disks.iter().enumerate() {
+            let drive = format!("if=none,id=data{index},cache=unsafe,discard=unmap,format=raw,file={}", path(file));
+            line.pair("-drive", &drive);
+            line.pair("-device", &format!("virtio-blk-pci,serial={serial},drive=data{index}"));
+        }
         if let Some((medium, file)) = &self.medium {
             // A node of its own, so that it outlives the device when the stick is pulled out.
             let node = format!("driver=raw,node-name=medium0,file.driver=file,file.filename={}", path(file));
@@ -215,6 +227,8 @@ mod tests {
             firmware_variables: "/r/g.vars".into(),
             disk: Disk { path: "/w/a,b.qcow2".into(), format: "qcow2", sector: 4096 },
             bus,
+            data_disks: vec![("D1".into(), "/w/g.data0".into())],
+            oem_strings: vec!["a=b,c".into()],
             medium: Some((Medium::Usb, "/r/g.stick".into())),
             stick: true,
             cards: vec![(
@@ -234,6 +248,8 @@ mod tests {
         let line = machine(Bus::Nvme).arguments().join(" ");
         assert!(line.contains("file=/w/a,,b.qcow2 "), "{line}");
         assert!(line.contains("serial=S,,1 "), "{line}");
+        assert!(line.contains("type=11,value=a=b,,c "), "{line}");
+        assert!(line.contains("virtio-blk-pci,serial=D1,drive=data0"), "{line}");
         assert!(line.contains("nvme,serial=ingot0,drive=disk0,bootindex=0,logical_block_size=4096"), "{line}");
     }
 

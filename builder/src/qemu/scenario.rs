@@ -100,6 +100,9 @@ pub struct Guest {
     /// The disk's logical sector size in bytes: 512 or 4096.
     #[serde(default = "default_sector")]
     pub sector: u32,
+    /// More disks, empty ones, beside the one that it boots from.
+    #[serde(default)]
+    pub data_disks: Vec<DataDisk>,
     /// The volume that brings the configuration; none at all where not given.
     pub medium: Option<Medium>,
     /// The node configuration: the keys of `node.toml`, with variables.
@@ -109,6 +112,9 @@ pub struct Guest {
     /// Files on the medium by name, with variables: for cloud-init documents, and for broken configuration.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// systemd credentials by name, with variables: they come as OEM strings of SMBIOS.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, String>,
     /// Networks that it has a card on, beside the one that only carries ssh.
     #[serde(default)]
     pub networks: Vec<String>,
@@ -143,6 +149,16 @@ pub enum Bus {
     Ahci,
     /// USB mass storage on xHCI.
     Usb,
+}
+
+/// A disk for data, on virtio.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataDisk {
+    /// Its serial number: up to 20 letters and digits.
+    pub serial: String,
+    /// Its size in MiB.
+    pub size_mib: u64,
 }
 
 /// The volume that hands the configuration to the node.

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::{ImageKey, ImageRef};
 use crate::profile::QemuFacts;
 use crate::qemu::accel::Accelerator;
@@ -124,6 +127,8 @@ impl<'a> Node<'a> {
             firmware_variables,
             disk,
             bus: guest.bus,
+            data_disks: data_disks(place, guest)?,
+            oem_strings: credentials(guest, &variables)?,
             medium,
             stick: guest.stick,
             cards: wiring.cards(guest),
@@ -201,7 +206,9 @@ impl Drop for Node<'_> {
     fn drop(&mut self) {
         // QEMU first: it must not write to a disk that is gone.
         self.running = None;
-        drop(std::fs::remove_file(&self.machine.disk.path));
+        for path in self.machine.data_disks.iter().map(|(_, path)| path).chain([&self.machine.disk.path]) {
+            drop(std::fs::remove_file(path));
+        }
     }
 }
 
@@ -215,6 +222,28 @@ fn variables(guest: &Guest, key: &Key, secret: &str) -> Variables {
         .networks
         .iter()
         .fold(variables, |variables, network| variables.with(&format!("mac.{network}"), &guest.mac(network)))
+}
+
+/// Makes the empty disks of a guest.
+fn data_disks(place: &Place<'_>, guest: &Guest) -> Result<Vec<(String, PathBuf)>, QemuError> {
+    let mut made = Vec::new();
+    for (index, disk) in guest.data_disks.iter().enumerate() {
+        let path = place.work.join(format!("{}.data{index}", guest.name));
+        let file = std::fs::File::create(&path).map_err(at("cannot write", &path))?;
+        file.set_len(disk.size_mib.saturating_mul(1 << 20)).map_err(at("cannot write", &path))?;
+        made.push((disk.serial.clone(), path));
+    }
+    Ok(made)
+}
+
+/// The guest's credentials as systemd takes them from SMBIOS (systemd.system-credentials(7)).
+fn credentials(guest: &Guest, variables: &Variables) -> Result<Vec<String>, QemuError> {
+    let wrong = |source: VariableError| QemuError::Variable { guest: guest.name.clone(), source };
+    let one = |(name, text): (&String, &String)| {
+        let text = STANDARD.encode(variables.replace(text).map_err(wrong)?);
+        Ok(format!("io.systemd.credential.binary:{name}={text}"))
+    };
+    guest.credentials.iter().map(one).collect()
 }
 
 fn write_medium(place: &Place<'_>, guest: &Guest, kind: Medium, variables: &Variables) -> Result<PathBuf, QemuError> {

@@ -122,6 +122,27 @@ fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String>
             return Err(format!("{key} must be at least 1"));
         }
     }
+    let mut serials = BTreeSet::new();
+    for disk in &guest.data_disks {
+        let plain = disk.serial.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !plain || !(1..=20).contains(&disk.serial.len()) || !serials.insert(&disk.serial) {
+            return Err(format!(
+                "the serial {:?} of a data disk is not 1 to 20 letters and digits, or is taken",
+                disk.serial
+            ));
+        }
+        if disk.size_mib == 0 {
+            return Err(format!("the data disk {} has no size", disk.serial));
+        }
+    }
+    // What systemd takes for a credential's name.
+    let is_credential = |name: &str| {
+        !name.starts_with('.')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'@'))
+    };
+    if let Some(name) = guest.credentials.keys().find(|name| name.is_empty() || !is_credential(name)) {
+        return Err(format!("{name:?} is not the name of a credential"));
+    }
     let sources = usize::from(guest.config.is_some()) + usize::from(guest.config_file.is_some());
     if sources > 1 {
         return Err("has both config and config_file".into());
