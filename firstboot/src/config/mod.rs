@@ -16,21 +16,29 @@
 //! assert_eq!(error.to_string(), "node.toml:2:1: hostnme: unknown key (did you mean \"hostname\"?)");
 //! ```
 
+mod baked;
 mod cloud;
 mod document;
+mod explain;
 mod fields;
 mod node;
+mod opening;
 mod parse;
 mod problem;
 mod sample;
+pub mod schema;
+pub mod sealed;
 mod secret;
 mod tree;
 mod values;
 
-pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
+pub use baked::check_within;
+pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with};
+pub use explain::{Explained, Overridden};
 pub use node::{
     DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
 };
+pub use opening::{Opener, seal_document};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
 pub use sample::SAMPLE;
