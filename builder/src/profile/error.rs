@@ -42,6 +42,9 @@ pub enum ProfileError {
     /// Files extend each other in a circle.
     #[error("profiles extend each other in a circle: {0}")]
     Circle(String),
+    /// The defaults for node configuration are not what a node accepts.
+    #[error(transparent)]
+    Config(ingot_firstboot::config::ConfigError),
     /// A value that is well-formed but makes no sense.
     #[error("{place}: {message}")]
     Value {
