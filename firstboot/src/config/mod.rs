@@ -17,23 +17,27 @@
 //! ```
 
 mod cloud;
+mod contradiction;
 mod document;
 mod fields;
 mod node;
+mod openstack;
 mod parse;
 mod problem;
 mod sample;
+mod seal;
 mod secret;
 mod tree;
 mod values;
 
-pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
+pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load, seal_of};
 pub use node::{
     DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
 };
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
 pub use sample::SAMPLE;
+pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
 pub use tree::Origin;
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};

@@ -113,6 +113,8 @@ pub trait Host: Sync {
     fn archive_images(&self, archive: &str) -> Result<Vec<ArchiveImage>, HostError>;
     /// Seconds since 1970 by the node's clock.
     fn now(&self) -> u64;
+    /// How long the machine runs; this clock never jumps.
+    fn uptime(&self) -> Duration;
     /// Sets the node's clock.
     fn set_clock(&self, seconds: u64) -> Result<(), HostError>;
     /// A random number below `bound` (1 or more).

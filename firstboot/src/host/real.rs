@@ -76,6 +76,12 @@ impl RealHost {
     }
 }
 
+/// The serial number before what cloud-init is told in it (`ds=nocloud;s=...`), if anything stands there.
+fn without_data_source(serial: &str) -> Option<String> {
+    let end = serial.find("ds=nocloud").unwrap_or(serial.len());
+    Some(serial[..end].trim().to_owned()).filter(|serial| !serial.is_empty())
+}
+
 /// Interfaces that the container engine makes; their addresses are no way to reach the machine.
 fn is_container_interface(name: &str) -> bool {
     ["docker", "br-", "veth", "cni", "flannel", "vxlan", "virbr"].iter().any(|prefix| name.starts_with(prefix))
@@ -161,7 +167,7 @@ impl Host for RealHost {
         }
         Machine {
             macs,
-            serial: self.firmware_text("product_serial"),
+            serial: self.firmware_text("product_serial").and_then(|serial| without_data_source(&serial)),
             uuid: self.firmware_text("product_uuid").map(|uuid| uuid.to_lowercase()),
         }
     }
@@ -219,6 +225,12 @@ impl Host for RealHost {
         now.duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
     }
 
+    fn uptime(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0))
+            + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
+    }
+
     fn set_clock(&self, seconds: u64) -> Result<(), HostError> {
         let failed = |source: rustix::io::Errno| HostError::System { action: "set the clock", source: source.into() };
         let time = rustix::time::Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
@@ -272,5 +284,7 @@ mod tests {
         host.write("/sys/class/dmi/id/product_uuid", b"AB-CD\n", 0o400).unwrap();
         let machine = host.machine();
         assert_eq!((machine.serial, machine.uuid.as_deref()), (None, Some("ab-cd")));
+        assert_eq!(without_data_source("SN7 ds=nocloud;s=http://x/").as_deref(), Some("SN7"));
+        assert_eq!(without_data_source("ds=nocloud;s=http://x/"), None);
     }
 }

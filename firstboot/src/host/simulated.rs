@@ -56,7 +56,8 @@ pub struct State {
     pub addresses: Vec<InterfaceAddress>,
     /// What the manager's rendezvous answers, in order; the last answer is repeated.
     pub rendezvous: Vec<Result<(&'static str, u64), Refusal>>,
-    /// What is answered to requests, by their address: in order, the last answer repeated.
+    /// What is answered to requests, by their address: in order, the last answer repeated. What stands under the
+    /// empty address is for all others.
     pub answers: BTreeMap<String, Vec<Result<HttpResponse, HttpReason>>>,
     /// The requests that were made, bodies included.
     pub requests: Vec<(Method, String, Vec<u8>)>,
@@ -109,6 +110,10 @@ impl SimulatedHost {
 
     pub fn put(&self, path: &str, text: &str) {
         self.state().disk.files.insert(path.into(), (text.as_bytes().to_vec(), 0o644));
+    }
+
+    pub fn put_bytes(&self, path: &str, bytes: &[u8]) {
+        self.state().disk.files.insert(path.into(), (bytes.to_vec(), 0o644));
     }
 
     /// Does what changes the machine; `half` is what a power cut in the middle leaves.
@@ -280,7 +285,8 @@ impl Host for SimulatedHost {
         let mut state = self.state();
         state.requests.push((request.method, request.url.to_owned(), request.body.to_vec()));
         let unreachable = || Err(HttpReason::Connection("there is no such server".into()));
-        let answer = match state.answers.get_mut(request.url) {
+        let known = if state.answers.contains_key(request.url) { request.url } else { "" };
+        let answer = match state.answers.get_mut(known) {
             Some(answers) if answers.len() > 1 => answers.remove(0),
             Some(answers) => answers.first().cloned().unwrap_or_else(unreachable),
             None => unreachable(),
@@ -336,6 +342,10 @@ impl Host for SimulatedHost {
 
     fn now(&self) -> u64 {
         self.state().clock
+    }
+
+    fn uptime(&self) -> Duration {
+        self.slept()
     }
 
     fn set_clock(&self, seconds: u64) -> Result<(), HostError> {

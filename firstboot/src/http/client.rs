@@ -63,9 +63,9 @@ pub(crate) fn exchange(
         .build();
     let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
     let proxy = proxy_for(if https { "https" } else { "http" }, uri.host().unwrap_or_default(), port, environment);
-    let proxy = match proxy.as_deref().map(ureq::Proxy::new).transpose() {
-        Ok(proxy) => proxy,
-        Err(_) => return Err(failed(HttpReason::Connection("the proxy's address cannot be used".into()))),
+    // The error would repeat the address, and that may hold a password.
+    let Ok(proxy) = proxy.as_deref().map(ureq::Proxy::new).transpose() else {
+        return Err(failed(HttpReason::Connection("the proxy's address cannot be used".into())));
     };
     let get = request.method == Method::Get;
     let config = Config::builder()
@@ -163,13 +163,13 @@ fn io_reason(error: std::io::Error, seconds: u64) -> HttpReason {
     if !error.get_ref().is_some_and(|inner| inner.is::<ureq::Error>() || inner.is::<rustls::Error>()) {
         return HttpReason::Connection(error.to_string());
     }
-    match error.into_inner().map(|inner| inner.downcast::<ureq::Error>()) {
-        Some(Ok(inner)) => reason(*inner, seconds),
-        Some(Err(inner)) => match inner.downcast::<rustls::Error>() {
+    let Some(inner) = error.into_inner() else { return HttpReason::Connection("it broke".into()) };
+    match inner.downcast::<ureq::Error>() {
+        Ok(inner) => reason(*inner, seconds),
+        Err(inner) => match inner.downcast::<rustls::Error>() {
             Ok(inner) => tls_reason(&inner),
             Err(other) => HttpReason::Connection(other.to_string()),
         },
-        None => HttpReason::Connection("it broke".into()),
     }
 }
 
