@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Document, Format, Loaded, MachineMatch, check};
 use crate::host::RealHost;
-use crate::provider::{LabelledMedia, ROLE_DEFAULTS};
+use crate::provider::{BlockDevices, NodeSources, ROLE_DEFAULTS};
 use crate::report::{Report, Reporter, STATUS_FILE, Status, notify, read_status};
 use crate::service::{Service, serve};
 
@@ -71,7 +71,8 @@ fn run(quiet: bool) -> u8 {
     let reporter = Reporter::new(&host, !quiet);
     // The boot must not wait for a cluster: what depends on it asks the status.
     notify("READY=1");
-    let arrived = Service::new(&host, &reporter, &LabelledMedia).run();
+    let media = BlockDevices::default();
+    let arrived = Service::new(&host, &reporter, &NodeSources::new(&host, &media)).run();
     if let Some(driver) = arrived.driver {
         serve(&host, &reporter, &*driver);
     }

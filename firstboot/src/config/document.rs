@@ -12,12 +12,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cloud;
+use super::contradiction::name_contradictions;
 use super::explain::{Explained, Overridden, explained, overridden};
 use super::fields::Fields;
 use super::node::{Extent, NodeConfig, read};
 use super::opening::{Opener, open_all};
+use super::openstack;
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
+use super::seal::{Seal, read_seal};
 use super::tree::{Node, Origin, Value};
 use super::values::Mac;
 
@@ -31,8 +34,14 @@ pub enum Format {
     PartToml,
     /// cloud-init's `user-data`.
     UserData,
-    /// cloud-init's `meta-data`.
+    /// cloud-init's `vendor-data`: the same as user-data, from someone else.
+    VendorData,
+    /// cloud-init's `meta-data`, or `meta_data.json` of a ConfigDrive.
     MetaData,
+    /// cloud-init's `network-config`.
+    NetworkConfig,
+    /// OpenStack's `network_data.json`.
+    NetworkData,
 }
 
 /// A document as it was found. It may hold secrets: its content is not printed.
@@ -154,8 +163,14 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
     let name: Arc<str> = Arc::from(document.name.as_str());
     let mut shared = match document.format {
         Format::NodeToml | Format::PartToml => toml_tree(&name, &document.bytes, findings)?,
-        Format::UserData => cloud::user_data(&name, &document.bytes, findings)?,
+        Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
+        Format::NetworkConfig => {
+            let whole = Origin::document(&name);
+            findings.warning(&whole, "", "is not read by this version", "write [[network]] in node.toml");
+            Node::table(whole)
+        }
+        Format::NetworkData => openstack::network_data(&name, &document.bytes, findings)?,
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
@@ -204,14 +219,37 @@ fn layers<'a>(parsed: &'a [Parsed], machine: &'a Machine) -> impl Iterator<Item 
     })
 }
 
-fn flatten(parsed: &[Parsed], machine: &Machine) -> Node {
-    let mut tree = Node::table(Origin::document(&Arc::from("configuration")));
-    layers(parsed, machine).for_each(|layer| tree.merge(layer.clone()));
-    // What is missing is missing from the document that has the last word.
-    if let Some(last) = parsed.last() {
-        tree.origin = last.shared.origin.clone();
+/// What one document says about a machine.
+fn for_machine(document: &Parsed, machine: &Machine) -> Node {
+    let mut tree = document.shared.clone();
+    for (_, part) in document.parts.iter().filter(|(matches, _)| matches.matches(machine)) {
+        tree.merge(part.clone());
     }
     tree
+}
+
+fn flatten(documents: &[Node]) -> Node {
+    let mut tree = Node::table(Origin::document(&Arc::from("configuration")));
+    documents.iter().for_each(|document| tree.merge(document.clone()));
+    // What is missing is missing from the document that has the last word.
+    if let Some(last) = documents.last() {
+        tree.origin = last.origin.clone();
+    }
+    tree
+}
+
+/// What the documents say about the seal for every machine, whatever else is wrong with them; `None` where just that
+/// cannot be read.
+pub fn seal_of(documents: &[Document]) -> Option<Seal> {
+    let mut unheard = Findings::default();
+    let parsed: Vec<Node> = documents
+        .iter()
+        .map(|document| parse(document, &mut unheard).map(|parsed| parsed.shared))
+        .collect::<Option<_>>()?;
+    let Some(entry) = flatten(&parsed).remove("seal") else { return Some(Seal::default()) };
+    let mut findings = Findings::default();
+    let seal = read_seal(&entry.node, &mut findings);
+    findings.errors.is_empty().then_some(seal)
 }
 
 fn loaded(
@@ -220,7 +258,9 @@ fn loaded(
     opener: Opener<'_>,
     mut findings: Findings,
 ) -> Result<Loaded, ConfigError> {
-    let mut tree = flatten(parsed, machine);
+    let documents: Vec<Node> = parsed.iter().map(|document| for_machine(document, machine)).collect();
+    name_contradictions(documents.iter(), &mut findings);
+    let mut tree = flatten(&documents);
     open_all(&mut tree, "", opener, &mut findings);
     let config = read(&tree, Extent::Whole, &mut findings);
     if config.as_ref().is_some_and(|config| config.strict) {

@@ -18,22 +18,25 @@
 
 mod baked;
 mod cloud;
+mod contradiction;
 mod document;
 mod explain;
 mod fields;
 mod node;
 mod opening;
+mod openstack;
 mod parse;
 mod problem;
 mod sample;
 pub mod schema;
+mod seal;
 pub mod sealed;
 mod secret;
 mod tree;
 mod values;
 
 pub use baked::check_within;
-pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with};
+pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, seal_of};
 pub use explain::{Explained, Overridden};
 pub use node::{
     DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
@@ -42,6 +45,7 @@ pub use opening::{Opener, seal_document};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
 pub use sample::SAMPLE;
+pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
 pub use tree::Origin;
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};

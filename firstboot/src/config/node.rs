@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use super::fields::Fields;
 use super::problem::{Findings, nearest};
+use super::seal::{Seal, read_seal};
 use super::secret::{Secret, judge_cluster_secret};
 use super::tree::{Node, Value};
 use super::values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
 
 /// The keys of a document.
 pub const DOCUMENT_KEYS: &[&str] =
-    &["version", "hostname", "timezone", "ntp", "strict", "ssh", "network", "join", "machine"];
+    &["version", "hostname", "timezone", "ntp", "strict", "ssh", "network", "join", "seal", "machine"];
 
 /// The join drivers that this version has.
 pub const DRIVERS: &[&str] = &["docker-swarm"];
@@ -37,6 +38,8 @@ pub struct NodeConfig {
     pub networks: Vec<Network>,
     /// The cluster that the node joins; `None` for a role that joins none.
     pub join: Option<Join>,
+    /// What the node accepts once it has joined.
+    pub seal: Seal,
 }
 
 /// One interface, or several alike.
@@ -135,6 +138,7 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         ssh_keys,
         networks,
         join,
+        seal: fields.entry("seal").map_or_else(Seal::default, |entry| read_seal(&entry.node, findings)),
     };
     Some(config)
 }

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use super::{Host, HostError, InterfaceAddress, addresses, files};
 use crate::config::{HostAddress, Machine, Secret};
+use crate::http::{self, HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
 use crate::step::images::{ArchiveImage, images_of};
+
+/// How long a name may take to be resolved.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The machine, or, for looking around in a directory, a tree that stands for its root.
 #[derive(Debug, Clone)]
@@ -35,6 +39,33 @@ impl RealHost {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// The addresses of a machine, asked for at most `limit`.
+    ///
+    /// # Errors
+    /// [`HostError::Resolve`].
+    pub fn resolve_within(&self, host: &HostAddress, limit: Duration) -> Result<Vec<IpAddr>, HostError> {
+        let name = match host {
+            HostAddress::Ip(address) => return Ok(vec![*address]),
+            HostAddress::Name(name) => name,
+        };
+        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
+        // A static program has no name service switch; getent has the system's own.
+        let output = process::run("getent", &["ahosts", name], limit.min(RESOLVE_PATIENCE)).map_err(|error| {
+            failed(match error {
+                process::ProcessError::Failed { .. } => "no name server knows it".into(),
+                other => other.to_string(),
+            })
+        })?;
+        let text = String::from_utf8_lossy(&output).into_owned();
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+    }
+
     fn firmware_text(&self, name: &str) -> Option<String> {
         let bytes = self.read(&format!("/sys/class/dmi/id/{name}"), 4096).ok()??;
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -43,6 +74,12 @@ impl RealHost {
             ["", "none", "not specified", "default string", "to be filled by o.e.m.", "0", "system serial number"];
         (!unset.contains(&text.to_lowercase().as_str())).then_some(text)
     }
+}
+
+/// The serial number before what cloud-init is told in it (`ds=nocloud;s=...`), if anything stands there.
+fn without_data_source(serial: &str) -> Option<String> {
+    let end = serial.find("ds=nocloud").unwrap_or(serial.len());
+    Some(serial[..end].trim().to_owned()).filter(|serial| !serial.is_empty())
 }
 
 /// Interfaces that the container engine makes; their addresses are no way to reach the machine.
@@ -130,7 +167,7 @@ impl Host for RealHost {
         }
         Machine {
             macs,
-            serial: self.firmware_text("product_serial"),
+            serial: self.firmware_text("product_serial").and_then(|serial| without_data_source(&serial)),
             uuid: self.firmware_text("product_uuid").map(|uuid| uuid.to_lowercase()),
         }
     }
@@ -152,26 +189,11 @@ impl Host for RealHost {
     }
 
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError> {
-        let name = match host {
-            HostAddress::Ip(address) => return Ok(vec![*address]),
-            HostAddress::Name(name) => name,
-        };
-        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
-        // A static program has no name service switch; getent has the system's own.
-        let output = process::run("getent", &["ahosts", name], Duration::from_secs(20)).map_err(|error| {
-            failed(match error {
-                process::ProcessError::Failed { .. } => "no name server knows it".into(),
-                other => other.to_string(),
-            })
-        })?;
-        let text = String::from_utf8_lossy(&output).into_owned();
-        let mut found: Vec<IpAddr> = Vec::new();
-        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
-            if !found.contains(&address) {
-                found.push(address);
-            }
-        }
-        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+        self.resolve_within(host, RESOLVE_PATIENCE)
+    }
+
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        http::exchange(self, request, &|name| std::env::var(name).ok())
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
@@ -201,6 +223,12 @@ impl Host for RealHost {
         #[allow(clippy::disallowed_methods)]
         let now = std::time::SystemTime::now();
         now.duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    }
+
+    fn uptime(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0))
+            + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
     }
 
     fn set_clock(&self, seconds: u64) -> Result<(), HostError> {
@@ -256,5 +284,7 @@ mod tests {
         host.write("/sys/class/dmi/id/product_uuid", b"AB-CD\n", 0o400).unwrap();
         let machine = host.machine();
         assert_eq!((machine.serial, machine.uuid.as_deref()), (None, Some("ab-cd")));
+        assert_eq!(without_data_source("SN7 ds=nocloud;s=http://x/").as_deref(), Some("SN7"));
+        assert_eq!(without_data_source("ds=nocloud;s=http://x/"), None);
     }
 }

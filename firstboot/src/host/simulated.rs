@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::{Host, HostError, InterfaceAddress};
 use crate::config::{HostAddress, Machine, Secret};
+use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, Refusal, RendezvousError};
@@ -55,6 +56,11 @@ pub struct State {
     pub addresses: Vec<InterfaceAddress>,
     /// What the manager's rendezvous answers, in order; the last answer is repeated.
     pub rendezvous: Vec<Result<(&'static str, u64), Refusal>>,
+    /// What is answered to requests, by their address: in order, the last answer repeated. What stands under the
+    /// empty address is for all others.
+    pub answers: BTreeMap<String, Vec<Result<HttpResponse, HttpReason>>>,
+    /// The requests that were made, bodies included.
+    pub requests: Vec<(Method, String, Vec<u8>)>,
     /// Commands that fail, by their beginning.
     pub failing: Vec<&'static str>,
     /// What the engine answers to a join: `active` by default.
@@ -104,6 +110,10 @@ impl SimulatedHost {
 
     pub fn put(&self, path: &str, text: &str) {
         self.state().disk.files.insert(path.into(), (text.as_bytes().to_vec(), 0o644));
+    }
+
+    pub fn put_bytes(&self, path: &str, bytes: &[u8]) {
+        self.state().disk.files.insert(path.into(), (bytes.to_vec(), 0o644));
     }
 
     /// Does what changes the machine; `half` is what a power cut in the middle leaves.
@@ -271,6 +281,23 @@ impl Host for SimulatedHost {
         }
     }
 
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        let mut state = self.state();
+        state.requests.push((request.method, request.url.to_owned(), request.body.to_vec()));
+        let unreachable = || Err(HttpReason::Connection("there is no such server".into()));
+        let known = if state.answers.contains_key(request.url) { request.url } else { "" };
+        let answer = match state.answers.get_mut(known) {
+            Some(answers) if answers.len() > 1 => answers.remove(0),
+            Some(answers) => answers.first().cloned().unwrap_or_else(unreachable),
+            None => unreachable(),
+        };
+        match answer {
+            Ok(answer) if answer.body.len() as u64 > request.limit => Err(HttpReason::TooLarge(request.limit)),
+            answer => answer,
+        }
+        .map_err(|reason| HttpError::new(request.url, reason))
+    }
+
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
         let answer = |status, body: &str| Ok(Response { status, body: body.as_bytes().to_vec() });
         if !self.state().docker_runs {
@@ -315,6 +342,10 @@ impl Host for SimulatedHost {
 
     fn now(&self) -> u64 {
         self.state().clock
+    }
+
+    fn uptime(&self) -> Duration {
+        self.slept()
     }
 
     fn set_clock(&self, seconds: u64) -> Result<(), HostError> {

@@ -8,6 +8,7 @@
 //! nothing. So a failure, a changed medium and a power cut are the same case: the next attempt. Nothing is ever
 //! given up; every wait is visible in the status.
 
+mod config_keys;
 mod obtain;
 mod offer;
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::config_keys::ConfigKeys;
 use super::{Failure, Service};
-use crate::config::{ConfigError, Document, Loaded, Machine, load};
+use crate::config::{ConfigError, Document, Loaded, Machine, Opener, load_with};
 use crate::journal::Journal;
 use crate::provider::{Found, ROLE_DEFAULTS, role_defaults};
 use crate::status::Code;
@@ -48,9 +49,10 @@ impl Service<'_> {
     pub(super) fn obtain(&mut self, journal: &Journal<'_>, machine: &Machine) -> Result<Obtained, Failure> {
         let role = role_defaults(self.host)?;
         let kept = self.read_kept()?;
+        let mut keys = ConfigKeys::kept(self.host)?;
         if journal.joined().is_some() {
             let kept = kept.unwrap_or(Kept { version: 1, documents: Vec::new(), media: Vec::new() });
-            return Self::sealed(role, kept, machine);
+            return Self::sealed(role, kept, &keys, machine);
         }
         // Once a configuration is being applied, a medium that was pulled out is not waited for again.
         let patience = match (self.current.is_empty(), &kept) {
@@ -61,6 +63,7 @@ impl Service<'_> {
         let mut waited = 0;
         let mut refused: Option<(Found, u64)> = None;
         let mut said_unreadable = Vec::new();
+        let mut said_no_key = false;
         let mut said_waiting: Option<u64> = None;
         loop {
             let found = self.sources.look(machine);
@@ -68,12 +71,15 @@ impl Service<'_> {
                 found.unreadable.iter().for_each(|medium| self.report.report(Code::MediumUnreadable, medium));
                 said_unreadable.clone_from(&found.unreadable);
             }
+            if keys.learn(self.host, &found.config_keys)? > 0 && !std::mem::replace(&mut said_no_key, true) {
+                self.report.note("a config key that was found is no key of `ingot keys generate --kind config`");
+            }
             if !found.documents.is_empty() {
                 // A configuration that was refused is looked at again when it changes, and named again now and then.
                 let again =
                     refused.as_ref().is_none_or(|(before, at)| *before != found || waited - at >= REPEAT_SECONDS);
                 if again {
-                    match self.adopt(&role, &found, machine)? {
+                    match self.adopt(&role, &found, &keys, machine)? {
                         Ok(obtained) => return Ok(obtained),
                         Err(error) => self.refuse(&error),
                     }
@@ -81,9 +87,9 @@ impl Service<'_> {
                 }
             } else if waited >= patience {
                 if let Some(kept) = &kept {
-                    return Self::unsealed(role, kept, machine);
+                    return Self::unsealed(role, kept, &keys, machine);
                 }
-                match load(&role, machine) {
+                match load_with(&role, machine, Opener::Node(&[])) {
                     Ok(loaded) if !role.is_empty() => {
                         return Ok(Obtained { loaded, documents: role, from: format!("{ROLE_DEFAULTS}, no medium") });
                     }
@@ -105,10 +111,11 @@ impl Service<'_> {
         &self,
         role: &[Document],
         found: &Found,
+        keys: &ConfigKeys,
         machine: &Machine,
     ) -> Result<Result<Obtained, ConfigError>, Failure> {
         let documents: Vec<Document> = role.iter().chain(&found.documents).cloned().collect();
-        let loaded = match load(&documents, machine) {
+        let loaded = match load_with(&documents, machine, Opener::Node(keys.as_slice())) {
             Ok(loaded) => loaded,
             Err(error) => return Ok(Err(error)),
         };
@@ -122,10 +129,10 @@ impl Service<'_> {
         Ok(Ok(Obtained { loaded, documents, from: found.media.join(", ") }))
     }
 
-    fn sealed(role: Vec<Document>, kept: Kept, machine: &Machine) -> Result<Obtained, Failure> {
+    fn sealed(role: Vec<Document>, kept: Kept, keys: &ConfigKeys, machine: &Machine) -> Result<Obtained, Failure> {
         let from = if kept.media.is_empty() { ROLE_DEFAULTS.to_owned() } else { kept.media.join(", ") };
         let documents: Vec<Document> = role.into_iter().chain(kept.documents).collect();
-        match load(&documents, machine) {
+        match load_with(&documents, machine, Opener::Node(keys.as_slice())) {
             Ok(loaded) => Ok(Obtained { loaded, documents, from: format!("sealed, first read from {from}") }),
             Err(error) => {
                 Err(Failure { code: Code::ConfigInvalid, text: format!("the sealed configuration: {error}") })
@@ -133,10 +140,10 @@ impl Service<'_> {
         }
     }
 
-    fn unsealed(role: Vec<Document>, kept: &Kept, machine: &Machine) -> Result<Obtained, Failure> {
+    fn unsealed(role: Vec<Document>, kept: &Kept, keys: &ConfigKeys, machine: &Machine) -> Result<Obtained, Failure> {
         let from = format!("read in an earlier attempt from {}", kept.media.join(", "));
         let documents: Vec<Document> = role.into_iter().chain(kept.documents.clone()).collect();
-        match load(&documents, machine) {
+        match load_with(&documents, machine, Opener::Node(keys.as_slice())) {
             Ok(loaded) => Ok(Obtained { loaded, documents, from }),
             Err(error) => Err(Failure { code: Code::ConfigInvalid, text: format!("{from}: {error}") }),
         }

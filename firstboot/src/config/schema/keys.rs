@@ -12,10 +12,11 @@ const INTERFACE: Form = Form { name: "an interface or a pattern", pattern: "^[A-
 const CIDR: Form = Form { name: "an address with its prefix length", pattern: "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" };
 const IP: Form = Form { name: "an IP address", pattern: "^[0-9A-Fa-f:.]+$" };
 const SSH_KEY: Form = Form { name: "a line of a .pub file", pattern: "^\\s*(ssh-|ecdsa-|sk-)\\S+\\s+\\S+" };
+const SITE_KEY: Form = Form { name: "a public key of minisign", pattern: "^\\s*RW[A-Za-z0-9+/=]+\\s*$" };
 const TEXT: Form = Form { name: "a text", pattern: "" };
 
 /// All keys: a list for each group.
-pub const KEYS: &[&[Key]] = &[NODE, NETWORK, JOIN, MACHINE];
+pub const KEYS: &[&[Key]] = &[NODE, NETWORK, JOIN, SEAL, MACHINE];
 
 const NODE: &[Key] = &[
     Key::new("version", Kind::Integer(1, 1), "1", "The version of the format.").required(),
@@ -99,6 +100,25 @@ const JOIN: &[Key] = &[
     Key::new("join.rendezvous_port", Kind::Integer(1, 65535), "7390", "The TCP port of the rendezvous.")
         .default("`7390`")
         .only(SWARM),
+];
+
+const SEAL: &[Key] = &[
+    Key::new("seal", Kind::Table, "", "What the node accepts once it has joined."),
+    Key::new(
+        "seal.site_keys",
+        Kind::Texts(SITE_KEY),
+        "[\"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\"]",
+        "The keys whose signatures a sealed node accepts.",
+    )
+    .default("`[]`"),
+    Key::new(
+        "seal.require_signed",
+        Kind::Boolean,
+        "true",
+        "Refuse unsigned configuration from the first boot on; counts in the role's defaults only.",
+    )
+    .default("`false`"),
+    Key::new("seal.block_usb", Kind::Boolean, "true", "Block USB storage once the node has joined.").default("`false`"),
 ];
 
 const MACHINE: &[Key] = &[

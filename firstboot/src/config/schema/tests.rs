@@ -147,9 +147,13 @@ fn secrets_are_known_by_their_path_wherever_they_stand() {
 }
 
 fn in_step(name: &str, expected: &str, option: &str) {
-    let path = docs().join(name);
-    let have = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(have == expected, "docs/{name} is not in step; make it anew: ingot config schema{option} > docs/{name}");
+    if std::fs::read_to_string(docs().join(name)).unwrap_or_default() != expected {
+        let fresh = docs().join("../target").join(name);
+        std::fs::write(&fresh, expected).unwrap();
+        panic!(
+            "docs/{name} is not in step with the descriptions; `ingot config schema{option}` prints it anew, and it lies in target/{name}"
+        );
+    }
 }
 
 #[test]
