@@ -3,6 +3,7 @@
 //! Takes a valid configuration and what the image brings; gives the steps and the join. The same plan is printed by
 //! `firstboot check` and carried out by the service.
 
+use crate::config::network::Prefix;
 use crate::config::{Hostname, Join, Machine, NodeConfig};
 use crate::step::{Archive, Step};
 
@@ -22,9 +23,12 @@ impl Plan {
     pub fn new(config: &NodeConfig, machine: &Machine, archives: Vec<Archive>) -> Self {
         let mut steps = vec![Step::Hostname(hostname(config, machine))];
         steps.extend(config.timezone.clone().map(Step::Timezone));
-        // The next three also undo what an earlier configuration set, so they are there even when empty.
+        // The next ones also undo what an earlier configuration set, so they are there even when empty.
         steps.push(Step::SshKeys(config.ssh_keys.clone()));
         steps.push(Step::Network(config.networks.clone()));
+        let own = config.networks.iter().flat_map(|network| &network.addresses);
+        let own = own.map(|cidr| Prefix::of(cidr.address, cidr.prefix)).collect();
+        steps.push(Step::Proxy(config.proxy.clone(), own));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
         Self { steps, engine_steps, join: config.join.clone() }
@@ -70,6 +74,7 @@ mod tests {
                 "timezone: time zone UTC",
                 "ssh-keys: 0 SSH keys for root",
                 "network: DHCP on every wired interface",
+                "proxy: no proxies",
                 "ntp: time servers 10.0.0.1",
                 "load-images: 1 archives of container images",
                 "join: nothing",

@@ -280,7 +280,11 @@ fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
         }
         value => into.push(Explained {
             key: path.to_owned(),
-            value: if matches!(path, "join.secret" | "join.token") { REDACTED.to_owned() } else { show(value) },
+            value: if matches!(path, "join.secret" | "join.token" | "proxy.http" | "proxy.https") {
+                REDACTED.to_owned()
+            } else {
+                show(value)
+            },
             origin: node.origin.clone(),
         }),
     }

@@ -19,20 +19,22 @@
 mod cloud;
 mod document;
 mod fields;
+pub mod network;
 mod node;
 mod parse;
 mod problem;
+mod proxy;
 mod sample;
 mod secret;
 mod tree;
 mod values;
 
 pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
-pub use node::{
-    DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
-};
+pub use network::Network;
+pub use node::{DOCUMENT_KEYS, DRIVERS, DockerSwarm, Join, NodeConfig, RENDEZVOUS_PORT, SwarmRole};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use proxy::{NoProxy, PROXY_KEYS, Proxy, ProxyUrl};
 pub use sample::SAMPLE;
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
 pub use tree::Origin;

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress, addresses, files};
+use super::{Host, HostError, InterfaceAddress, Link, addresses, files, links};
+use crate::config::network::is_container_interface;
 use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
@@ -43,11 +44,6 @@ impl RealHost {
             ["", "none", "not specified", "default string", "to be filled by o.e.m.", "0", "system serial number"];
         (!unset.contains(&text.to_lowercase().as_str())).then_some(text)
     }
-}
-
-/// Interfaces that the container engine makes; their addresses are no way to reach the machine.
-fn is_container_interface(name: &str) -> bool {
-    ["docker", "br-", "veth", "cni", "flannel", "vxlan", "virbr"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl Host for RealHost {
@@ -118,16 +114,9 @@ impl Host for RealHost {
     }
 
     fn machine(&self) -> Machine {
-        let mut macs = std::collections::BTreeSet::new();
-        for entry in std::fs::read_dir(self.path("/sys/class/net")).into_iter().flatten().flatten() {
-            // Only real hardware has a device behind it.
-            if entry.path().join("device").exists()
-                && let Ok(text) = std::fs::read_to_string(entry.path().join("address"))
-                && let Ok(mac) = text.trim().parse()
-            {
-                macs.insert(mac);
-            }
-        }
+        // A member of a bond has the bond's address now; what it was made with is what documents name.
+        let links = links::links(&self.path("/sys/class/net")).unwrap_or_default();
+        let macs = links.iter().filter(|link| link.physical).filter_map(Link::identity).collect();
         Machine {
             macs,
             serial: self.firmware_text("product_serial"),
@@ -140,6 +129,13 @@ impl Host for RealHost {
         let mut found = addresses::global_addresses().map_err(failed)?;
         found.retain(|address| !is_container_interface(&address.interface));
         found.sort();
+        Ok(found)
+    }
+
+    fn links(&self) -> Result<Vec<Link>, HostError> {
+        let failed = |source| HostError::System { action: "ask for interfaces", source };
+        let mut found = links::links(&self.path("/sys/class/net")).map_err(failed)?;
+        found.retain(|link| link.name != "lo" && !is_container_interface(&link.name));
         Ok(found)
     }
 
