@@ -1,10 +1,9 @@
 //! `[proxy]`: over which proxies services and the node itself reach the world.
 //!
 //! Takes URLs, which may hold a password, and the hosts that are reached directly; gives the environment that programs
-//! expect, and the answer for one URL. A password is shown nowhere.
+//! expect. A password is shown nowhere.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -116,19 +115,6 @@ impl FromStr for ProxyUrl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoProxy(String);
 
-impl NoProxy {
-    fn holds(&self, host: &str) -> bool {
-        if self.0 == "*" {
-            return true;
-        }
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return self.0.parse::<Prefix>().is_ok_and(|prefix| prefix.contains(address));
-        }
-        let name = self.0.strip_prefix('.').unwrap_or(&self.0);
-        host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
-    }
-}
-
 impl fmt::Display for NoProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -155,31 +141,28 @@ impl FromStr for NoProxy {
 }
 
 impl Proxy {
-    /// The proxy for a URL; `None` where it is reached directly.
-    pub fn for_url(&self, url: &str) -> Option<&ProxyUrl> {
-        let (scheme, rest) = url.split_once("://")?;
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-        let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
-        let host = match authority.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or(rest),
-            None => authority.split(':').next().unwrap_or(authority),
-        };
-        let host = host.to_ascii_lowercase();
-        let own = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        if own || self.no_proxy.iter().any(|direct| direct.holds(&host)) {
-            return None;
-        }
-        if scheme.eq_ignore_ascii_case("https") { self.https.as_ref() } else { self.http.as_ref() }
+    /// True where an address holds a user and a password.
+    pub fn has_credentials(&self) -> bool {
+        [&self.http, &self.https].into_iter().flatten().any(ProxyUrl::has_credentials)
     }
 
     /// The environment that programs take it from; `networks` are reached directly too. It holds the password.
     pub fn environment(&self, networks: &[Prefix]) -> Vec<(&'static str, String)> {
+        self.variables(networks, ProxyUrl::expose)
+    }
+
+    /// The same without passwords, for people.
+    pub fn shown_environment(&self, networks: &[Prefix]) -> Vec<(&'static str, String)> {
+        self.variables(networks, ToString::to_string)
+    }
+
+    fn variables(&self, networks: &[Prefix], show: fn(&ProxyUrl) -> String) -> Vec<(&'static str, String)> {
         let mut variables = Vec::new();
         if let Some(http) = &self.http {
-            variables.extend([("HTTP_PROXY", http.expose()), ("http_proxy", http.expose())]);
+            variables.extend([("HTTP_PROXY", show(http)), ("http_proxy", show(http))]);
         }
         if let Some(https) = &self.https {
-            variables.extend([("HTTPS_PROXY", https.expose()), ("https_proxy", https.expose())]);
+            variables.extend([("HTTPS_PROXY", show(https)), ("https_proxy", show(https))]);
         }
         let own = ["localhost", "127.0.0.0/8", "::1"].map(str::to_owned);
         let mut direct: Vec<String> = own.to_vec();
@@ -275,25 +258,6 @@ mod tests {
         let text = "[proxy]\nhttp = \"http://p:1\"\nhttps = \"http://s:2\"\n\
                     no_proxy = [\".lan\", \"site.example\", \"10.0.0.0/8\", \"192.0.2.7\", \"fd00::/8\"]\n";
         let proxy = read(text).unwrap().unwrap();
-        let over = |url: &str| proxy.for_url(url).map(ToString::to_string);
-        assert_eq!(over("http://world.example/x").as_deref(), Some("http://p:1"));
-        assert_eq!(over("HTTPS://u:p@world.example:8443?x").as_deref(), Some("http://s:2"));
-        assert_eq!(over("https://192.0.2.8/").as_deref(), Some("http://s:2"));
-        assert_eq!(over("http://notsite.example/").as_deref(), Some("http://p:1"));
-        for direct in [
-            "http://a.lan/",
-            "http://LAN",
-            "https://site.example:1/",
-            "http://x.site.example",
-            "http://10.1.2.3/",
-            "http://192.0.2.7",
-            "http://[fd00::1]:80/",
-            "http://localhost:9",
-            "http://127.0.0.5/",
-            "http://[::1]/",
-        ] {
-            assert_eq!(over(direct), None, "{direct}");
-        }
         let environment = proxy.environment(&["10.77.0.0/24".parse().unwrap()]);
         let no_proxy = &environment.iter().find(|(key, _)| *key == "NO_PROXY").unwrap().1;
         assert_eq!(no_proxy, "localhost,127.0.0.0/8,::1,10.77.0.0/24,.lan,site.example,10.0.0.0/8,192.0.2.7,fd00::/8");
@@ -307,7 +271,6 @@ mod tests {
             }
             if let Ok(direct) = text.parse::<NoProxy>() {
                 proptest::prop_assert!(!direct.to_string().contains(','));
-                let _ = direct.holds(&text);
             }
         }
     }

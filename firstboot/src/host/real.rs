@@ -13,6 +13,7 @@ use crate::http::{self, HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
+use crate::step::LOGINS;
 use crate::step::images::{ArchiveImage, images_of};
 
 /// How long a name may take to be resolved.
@@ -183,7 +184,14 @@ impl Host for RealHost {
     }
 
     fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
-        http::exchange(self, request, &|name| std::env::var(name).ok())
+        // The service runs already when [proxy] is applied, so its own environment has nothing of it.
+        let written = self.read(LOGINS, 1024 * 1024).ok().flatten().unwrap_or_default();
+        let written = String::from_utf8_lossy(&written);
+        let variable = |name: &str| {
+            let line = written.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned).or_else(|| std::env::var(name).ok())
+        };
+        http::exchange(self, request, &variable)
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {

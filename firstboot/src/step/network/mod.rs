@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::{PATIENCE, StepError};
+use super::{Effect, PATIENCE, StepError};
 use crate::config::Network;
 use crate::config::network::{Interface, LinkRef};
 use crate::host::{Host, Link};
@@ -29,6 +29,22 @@ const GOOD: &str = "/var/lib/ingot/network/good.json";
 const MAXIMUM_BYTES: u64 = 1024 * 1024;
 /// Files by their names in [`DIRECTORY`].
 pub type Files = BTreeMap<String, String>;
+
+/// What [`apply`] does on any machine. On a machine it also finds out which interface has the default route and what
+/// hardware addresses bonds and bridges get, takes away what is made no longer, and leaves alone what is there already.
+pub fn effects(networks: &[Network]) -> Vec<Effect> {
+    let files = render(networks, &Facts::default());
+    let mut effects: Vec<Effect> =
+        files.iter().map(|(name, text)| Effect::text(format!("{DIRECTORY}/{name}"), text.clone())).collect();
+    let keep: Vec<String> = files.into_keys().collect();
+    let links = keep.iter().any(|name| name.ends_with(".link"));
+    effects.push(Effect::Sweep { directory: DIRECTORY.into(), prefix: render::PREFIX.into(), keep });
+    if links {
+        effects.push(Effect::run(["udevadm", "control", "--reload"]));
+    }
+    effects.push(Effect::run(["systemctl", "restart", "systemd-networkd.service"]));
+    effects
+}
 
 /// Brings a configuration into effect.
 ///
