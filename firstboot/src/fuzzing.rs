@@ -177,15 +177,17 @@ pub fn meta_data(bytes: &[u8]) {
     document("meta-data", Format::MetaData, bytes);
 }
 
-/// cloud-init's `network-config`: what is accepted can be written as files, which are the same every time.
+/// cloud-init's `network-config` and OpenStack's `network_data.json`: what is accepted can be written as files, which
+/// are the same every time.
 pub fn network_config(bytes: &[u8]) {
-    document("network-config", Format::NetworkConfig, bytes);
-    let documents =
-        [Document { name: "network-config".to_owned(), format: Format::NetworkConfig, bytes: bytes.to_vec() }];
-    if let Ok(loaded) = load(&documents, &Machine::default()) {
-        let files = render(&loaded.config.networks, &Facts::default());
-        assert!(files == render(&loaded.config.networks, &Facts::default()));
-        assert!(files.keys().all(|name| !name.contains('/')));
+    for format in [Format::NetworkConfig, Format::NetworkData] {
+        document("network-config", format, bytes);
+        let documents = [Document { name: "network-config".to_owned(), format, bytes: bytes.to_vec() }];
+        if let Ok(loaded) = load(&documents, &Machine::default()) {
+            let files = render(&loaded.config.networks, &Facts::default());
+            assert!(files == render(&loaded.config.networks, &Facts::default()));
+            assert!(files.keys().all(|name| !name.contains('/')));
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Format {
     MetaData,
     /// cloud-init's `network-config`.
     NetworkConfig,
+    /// OpenStack's `network_data.json`.
+    NetworkData,
 }
 
 /// A document as it was found. It may hold secrets: its content is not printed.
@@ -149,6 +151,7 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
         Format::UserData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
         Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
+        Format::NetworkData => cloud::network::network_data(&name, &document.bytes, findings)?,
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");

@@ -1,4 +1,5 @@
-//! cloud-init's `network-config`, version 1 and 2 (netplan's format), as a tree of `[[network]]`.
+//! cloud-init's `network-config`, version 1 and 2 (netplan's format), and OpenStack's `network_data.json`, as a tree of
+//! `[[network]]`.
 //!
 //! Takes the YAML as it lies on a medium; gives the same tree that a `node.toml` would, with the places of the
 //! original, so that what is wrong is found by the same checks and shown where it was written. What has no effect is
@@ -7,6 +8,7 @@
 //!
 //! Formats: "Networking config Version 1" and "Version 2" of cloud-init's documentation, netplan-yaml(5).
 
+mod openstack;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -48,6 +50,24 @@ pub fn network_config(document: &Arc<str>, bytes: &[u8], findings: &mut Findings
         }
     };
     let mut tree = Node::table(whole.clone());
+    if !devices.is_empty() {
+        tree.set(&["network"], Node { origin: whole, value: Value::Array(devices) });
+    }
+    (findings.errors.len() == errors_before).then_some(tree)
+}
+
+/// Reads a ConfigDrive's `network_data.json`. `None` after errors were added to `findings`.
+pub fn network_data(document: &Arc<str>, bytes: &[u8], findings: &mut Findings) -> Option<Node> {
+    let source = text_of(document, bytes, findings)?;
+    let whole = Origin::at(document, source, 0);
+    let mut tree = Node::table(whole.clone());
+    if source.trim().is_empty() {
+        return Some(tree);
+    }
+    // JSON is YAML.
+    let json = yaml_tree(document, source, findings)?;
+    let errors_before = findings.errors.len();
+    let devices = openstack::devices(json, &whole, findings);
     if !devices.is_empty() {
         tree.set(&["network"], Node { origin: whole, value: Value::Array(devices) });
     }

@@ -325,6 +325,78 @@ fn later_documents_replace_the_list() {
     assert_eq!((dhcp.value.as_str(), dhcp.origin.to_string().as_str()), ("\"enp2s0\"", "n:4:3"));
 }
 
+#[test]
+fn a_configdrives_network_data_becomes_what_a_node_toml_says() {
+    let json = r#"{
+  "links": [
+    {"id": "interface0", "type": "phy", "ethernet_mac_address": "52:54:00:00:00:01", "mtu": 1500, "vif_id": "x"},
+    {"id": "interface1", "type": "phy", "ethernet_mac_address": "52:54:00:00:00:02", "mtu": null},
+    {"id": "interface2", "type": "ovs", "ethernet_mac_address": "52:54:00:00:00:03"},
+    {"id": "bond0", "type": "bond", "bond_links": ["interface1", "interface2"], "bond_mode": "802.1ad", "bond_miimon": 100,
+     "bond_xmit_hash_policy": "layer3+4"},
+    {"id": "vlan-x", "type": "vlan", "vlan_link": "bond0", "vlan_id": 101, "vlan_mac_address": "52:54:00:00:00:09"}
+  ],
+  "networks": [
+    {"id": "n0", "type": "ipv4", "link": "interface0", "ip_address": "10.0.0.2", "netmask": "255.255.255.0", "network_id": "y",
+     "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.0.0.1"}],
+     "services": [{"type": "dns", "address": "10.0.0.53"}]},
+    {"id": "n1", "type": "ipv6_slaac", "link": "interface0"},
+    {"id": "n2", "type": "ipv4_dhcp", "link": "vlan-x"}
+  ],
+  "services": [{"type": "dns", "address": "192.0.2.53"}]
+}"#;
+    let load = |text: &str| {
+        let document = Document { name: "n".into(), format: Format::NetworkData, bytes: text.as_bytes().to_vec() };
+        crate::config::load(&[document], &Machine::default()).map_err(|error| error.to_string())
+    };
+    let loaded = load(json).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let expected = toml(
+        r#"
+        [[network]]
+        match = { mac = "52:54:00:00:00:01" }
+        mtu = 1500
+        addresses = ["10.0.0.2/24"]
+        accept_ra = true
+        routes = [{ to = "0.0.0.0/0", via = "10.0.0.1" }]
+        dns = ["10.0.0.53", "192.0.2.53"]
+        [[network]]
+        match = { mac = "52:54:00:00:00:02" }
+        [[network]]
+        match = { mac = "52:54:00:00:00:03" }
+        [[network]]
+        type = "bond"
+        name = "bond0"
+        members = ["52:54:00:00:00:02", "52:54:00:00:00:03"]
+        mode = "802.3ad"
+        miimon = 100
+        hash_policy = "layer3+4"
+        dhcp = false
+        addresses = []
+        [[network]]
+        type = "vlan"
+        name = "vlan101"
+        parent = "bond0"
+        id = 101
+        mac = "52:54:00:00:00:09"
+        dhcp = "v4"
+        dns = ["192.0.2.53"]
+        "#,
+    );
+    let files = |networks: &[Network]| render(networks, &Facts::default());
+    assert_eq!(files(&loaded.config.networks), files(&expected));
+    for (text, wanted) in [
+        ("{\"links\": 7}", "links: is a whole number, not a list"),
+        ("{\"links\": [{\"id\": \"a\", \"type\": \"phy\"}]}", "does not say which interface it is"),
+        ("{\"networks\": [{\"link\": \"x\", \"type\": \"ipv4\"}]}", "n:1:15: networks.link: there is no link \"x\""),
+        (&json.replace("ipv6_slaac", "ipv7"), "n:14:5: networks.type: \"ipv7\" is not supported"),
+        ("[]", "is a list, not a mapping"),
+    ] {
+        let error = load(text).expect_err(text);
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in "[a-c:\\-\\[\\]{}&*!|>\"'#, \n0-9]{0,60}", version in 1..3) {
@@ -362,5 +434,8 @@ proptest::proptest! {
         }
         let result = read(&text);
         proptest::prop_assert!(result.is_ok() || !result.unwrap_err().is_empty());
+        let mut findings = Findings::default();
+        let tree = network_data(&Arc::from("n"), text.as_bytes(), &mut findings);
+        proptest::prop_assert_eq!(tree.is_none(), !findings.errors.is_empty());
     }
 }

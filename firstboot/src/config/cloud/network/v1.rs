@@ -243,7 +243,7 @@ fn subnet(device: &mut Device, table: &Table, findings: &mut Findings) {
 }
 
 /// A route of a subnet, or of the whole document.
-fn route(item: &Node, findings: &mut Findings) -> Option<Node> {
+pub(super) fn route(item: &Node, findings: &mut Findings) -> Option<Node> {
     let mut route = Device::new(&item.origin);
     let entries = entries(item.clone(), &item.origin, findings);
     let netmask = entries.iter().find(|(key, _, _)| key == "netmask").map(|(_, _, node)| node.clone());
