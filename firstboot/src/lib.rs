@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod glob;
 pub mod host;
 pub mod join;
 pub mod journal;

@@ -17,23 +17,33 @@
 //! ```
 
 mod cloud;
+mod disk;
+mod disk_values;
 mod document;
 mod fields;
 mod node;
 mod parse;
 mod problem;
+mod quantity;
 mod sample;
 mod secret;
 mod tree;
+mod tuning;
 mod values;
 
+pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
+pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, UnitName, Wwn};
 pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
 pub use node::{
     DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
 };
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use quantity::{Bytes, Share, SizeRange};
 pub use sample::SAMPLE;
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
 pub use tree::Origin;
+pub use tuning::{
+    Amount, Channels, DiskTuning, InterfaceTuning, LinkMatch, PAGE_SIZES, PageCount, QueueMatch, Tuning, Unit,
+};
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};

@@ -2,15 +2,18 @@
 
 use serde::Serialize;
 
+use super::disk::{Disk, Swap, read_disks, read_swap};
 use super::fields::Fields;
 use super::problem::{Findings, nearest};
 use super::secret::{Secret, judge_cluster_secret};
 use super::tree::{Node, Value};
+use super::tuning::{Tuning, read_tuning};
 use super::values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
 
 /// The keys of a document.
-pub const DOCUMENT_KEYS: &[&str] =
-    &["version", "hostname", "timezone", "ntp", "strict", "ssh", "network", "join", "machine"];
+pub const DOCUMENT_KEYS: &[&str] = &[
+    "version", "hostname", "timezone", "ntp", "strict", "ssh", "network", "disk", "swap", "tuning", "join", "machine",
+];
 
 /// The join drivers that this version has.
 pub const DRIVERS: &[&str] = &["docker-swarm"];
@@ -35,6 +38,12 @@ pub struct NodeConfig {
     pub ssh_keys: Vec<SshKey>,
     /// Interfaces that get something else than DHCP.
     pub networks: Vec<Network>,
+    /// Disks that the node claims for data.
+    pub disks: Vec<Disk>,
+    /// Swap space; without it there is none.
+    pub swap: Option<Swap>,
+    /// Settings of the kernel and of services' limits.
+    pub tuning: Tuning,
     /// The cluster that the node joins; `None` for a role that joins none.
     pub join: Option<Join>,
 }
@@ -134,6 +143,9 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         strict: fields.boolean("strict", findings).unwrap_or(false),
         ssh_keys,
         networks,
+        disks: read_disks(&fields, findings),
+        swap: fields.entry("swap").and_then(|entry| read_swap(&entry.node, findings)),
+        tuning: fields.entry("tuning").and_then(|entry| read_tuning(&entry.node, findings)).unwrap_or_default(),
         join,
     };
     Some(config)
