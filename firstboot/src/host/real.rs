@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress, addresses, files};
+use super::{Host, HostError, InterfaceAddress, addresses, devices, files};
 use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
@@ -105,6 +105,43 @@ impl Host for RealHost {
         }
         files.sort();
         Ok(files)
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError> {
+        devices::names(&self.path(path)).map_err(HostError::file("list", path))
+    }
+
+    fn make_directory(&self, path: &str) -> Result<(), HostError> {
+        std::fs::create_dir_all(self.path(path)).map_err(HostError::file("make", path))
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError> {
+        devices::set_kernel(&self.path(path), value).map_err(HostError::file("set", path))
+    }
+
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {
+        devices::read(&self.path(device), offset, length).map_err(HostError::file("read", device))
+    }
+
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError> {
+        devices::clear(&self.path(device), offset, length).map_err(HostError::file("clear", device))
+    }
+
+    fn is_busy(&self, device: &str) -> Result<bool, HostError> {
+        devices::is_busy(&self.path(device)).map_err(HostError::file("open", device))
+    }
+
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError> {
+        let failed =
+            |source: rustix::io::Errno| HostError::System { action: "ask for randomness", source: source.into() };
+        let mut bytes = vec![0; count];
+        let mut filled = 0;
+        // Waits until the kernel has gathered enough: a key must not be guessable.
+        while filled < count {
+            filled +=
+                rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
+        }
+        Ok(bytes)
     }
 
     fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>, HostError> {

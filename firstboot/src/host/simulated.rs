@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::simulated_disks::{self, Device, Volatile};
 use super::{Host, HostError, InterfaceAddress};
 use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{Body, EngineError, Request, Response};
@@ -25,6 +26,8 @@ pub struct Killed;
 pub struct Disk {
     pub files: BTreeMap<String, (Vec<u8>, u32)>,
     pub links: BTreeMap<String, String>,
+    /// Block devices, by their path.
+    pub devices: BTreeMap<String, Device>,
     /// `inactive`, `active`, `pending`, `error`; the engine keeps it on the disk.
     pub swarm: String,
     pub manager: bool,
@@ -64,6 +67,9 @@ pub struct State {
     /// Actions so far, and the point at which the plug is pulled: three points for each action.
     pub points: u64,
     pub plug: Option<u64>,
+    pub volatile: Volatile,
+    /// What the kernel makes of a setting instead of what was written, by path.
+    pub clamped: BTreeMap<String, String>,
 }
 
 impl SimulatedHost {
@@ -91,6 +97,7 @@ impl SimulatedHost {
         let mut state = self.state();
         state.docker_runs = false;
         state.plug = None;
+        state.volatile = Volatile { read_only: state.volatile.read_only.clone(), ..Volatile::default() };
         state.hostname = state
             .disk
             .files
@@ -183,6 +190,14 @@ impl SimulatedHost {
 
 impl Host for SimulatedHost {
     fn read(&self, path: &str, _: u64) -> Result<Option<Vec<u8>>, HostError> {
+        let shown = match path {
+            "/proc/self/mountinfo" => simulated_disks::mountinfo(&self.state()),
+            "/proc/swaps" => simulated_disks::swaps(&self.state()),
+            _ => String::new(),
+        };
+        if !shown.is_empty() {
+            return Ok(Some([self.text(path).as_bytes(), shown.as_bytes()].concat()));
+        }
         Ok(self.state().disk.files.get(path).map(|(bytes, _)| bytes.clone()))
     }
 
@@ -219,7 +234,66 @@ impl Host for SimulatedHost {
     }
 
     fn exists(&self, path: &str) -> bool {
-        self.state().disk.files.contains_key(path)
+        let state = self.state();
+        let mapped = path.strip_prefix("/dev/mapper/").is_some_and(|name| state.volatile.mapped.contains(name));
+        mapped || state.disk.files.contains_key(path) || state.volatile.directories.contains(path)
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError> {
+        let prefix = format!("{path}/");
+        let state = self.state();
+        let names = state.disk.files.keys().filter_map(|name| name.strip_prefix(&prefix)?.split('/').next());
+        let names: std::collections::BTreeSet<String> = names.map(str::to_owned).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn make_directory(&self, path: &str) -> Result<(), HostError> {
+        if self.state().volatile.read_only.iter().any(|prefix| path.starts_with(prefix)) {
+            return Err(HostError::file("make", path)(std::io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
+        self.act(|_| {}, |state| state.volatile.directories.insert(path.to_owned()));
+        Ok(())
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError> {
+        let taken = self.act(
+            |_| {},
+            |state| {
+                let clamped = state.clamped.get(path).cloned();
+                let file = state.disk.files.get_mut(path)?;
+                if clamped.as_deref() != Some("EINVAL") {
+                    file.0 = clamped.unwrap_or_else(|| value.to_owned()).into_bytes();
+                    return Some(true);
+                }
+                Some(false)
+            },
+        );
+        match taken {
+            Some(true) => Ok(()),
+            Some(false) => Err(HostError::file("set", path)(std::io::ErrorKind::InvalidInput.into())),
+            None => Err(HostError::file("set", path)(std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {
+        let state = self.state();
+        let found = state.disk.devices.get(device);
+        let found = found.ok_or_else(|| HostError::file("read", device)(std::io::ErrorKind::NotFound.into()))?;
+        Ok(found.read(offset, length))
+    }
+
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError> {
+        let clear = |state: &mut State, length| state.disk.devices.get_mut(device).unwrap().clear(offset, length);
+        self.act(|state| clear(state, length / 2), |state| clear(state, length));
+        Ok(())
+    }
+
+    fn is_busy(&self, device: &str) -> Result<bool, HostError> {
+        Ok(self.state().volatile.busy.contains(device))
+    }
+
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError> {
+        Ok(vec![7; count])
     }
 
     fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError> {
@@ -234,15 +308,16 @@ impl Host for SimulatedHost {
     fn run(&self, program: &str, arguments: &[&str], _: Duration) -> Result<Vec<u8>, HostError> {
         let command = format!("{program} {}", arguments.join(" "));
         self.act(
-            |_| {},
+            |state| drop(simulated_disks::run(state, program, arguments, false)),
             |state| {
                 if state.failing.iter().any(|failing| command.starts_with(failing)) {
                     let failed = ProcessError::Failed { command, status: "exit status 1".into(), tail: "no".into() };
                     return Err(failed.into());
                 }
                 state.docker_runs |= command == "systemctl start docker.service";
-                state.commands.push(command);
-                Ok(Vec::new())
+                let said = simulated_disks::run(state, program, arguments, true);
+                state.commands.push(command.clone());
+                said.map_err(|tail| ProcessError::Failed { command, status: "exit status 1".into(), tail }.into())
             },
         )
     }
