@@ -20,3 +20,4 @@ pub mod stage1;
 pub mod status;
 pub mod step;
 pub mod sys;
+pub mod tuning;

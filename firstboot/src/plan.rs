@@ -13,6 +13,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The steps that need the container engine, after the preflight.
     pub engine_steps: Vec<Step>,
+    /// What is made of disks and kernel settings before all that, in words.
+    pub hardware: Vec<String>,
     /// What it joins at last.
     pub join: Option<Join>,
 }
@@ -27,17 +29,16 @@ impl Plan {
         steps.push(Step::Network(config.networks.clone()));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
-        Self { steps, engine_steps, join: config.join.clone() }
+        let mut hardware = crate::disk::describe(&config.disks, config.swap.as_ref());
+        hardware.extend(crate::tuning::describe(&config.tuning));
+        Self { steps, engine_steps, hardware, join: config.join.clone() }
     }
 
     /// The plan in words, one line for each step.
     pub fn describe(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .steps
-            .iter()
-            .chain(&self.engine_steps)
-            .map(|step| format!("{}: {}", step.name(), step.describe()))
-            .collect();
+        let steps = self.steps.iter().chain(&self.engine_steps);
+        let steps = steps.map(|step| format!("{}: {}", step.name(), step.describe()));
+        let mut lines: Vec<String> = self.hardware.iter().cloned().chain(steps).collect();
         lines.push(match &self.join {
             None => "join: nothing".into(),
             Some(join) => format!("join: {}", crate::join::driver(join).describe()),

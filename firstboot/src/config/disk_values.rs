@@ -128,7 +128,7 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        if text.is_empty() || text.len() > 128 || text.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) {
             return Err("is no pattern".into());
         }
         if text.chars().all(|c| c == '*') {
@@ -272,7 +272,7 @@ mod tests {
         assert!("docker.service".parse::<UnitName>().is_ok() && "a@b.service".parse::<UnitName>().is_ok());
         refused::<UnitName>(&["docker", ".service", "a/b.service", "x.timer", "a b.service"]);
         refused::<Serial>(&["", "*", "a\nb", "WD?"]);
-        refused::<Pattern>(&["", "*", "**"]);
+        refused::<Pattern>(&["", "*", "**", "a\"b", "a\\b"]);
     }
 
     proptest::proptest! {

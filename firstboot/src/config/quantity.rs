@@ -41,7 +41,7 @@ impl FromStr for Bytes {
         let unit = UNITS.iter().find(|(name, _)| text.ends_with(name));
         let (number, unit) = unit.map_or((text, 1), |(name, unit)| (&text[..text.len() - name.len()], *unit));
         let hundredths = hundredths(number.trim_end()).ok_or(AMOUNT_HELP)?;
-        let bytes = u128::from(hundredths) * u128::from(unit);
+        let bytes = hundredths.checked_mul(u128::from(unit)).ok_or("is more than any disk has")?;
         if bytes % 100 != 0 {
             return Err("is not a whole number of bytes".into());
         }
@@ -50,14 +50,14 @@ impl FromStr for Bytes {
 }
 
 /// A decimal number with at most two digits after the point, times 100.
-fn hundredths(text: &str) -> Option<u64> {
+fn hundredths(text: &str) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || fraction.len() > 2 {
         return None;
     }
-    let fraction: u64 = format!("{fraction:0<2}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(100)?.checked_add(fraction)
+    let fraction: u128 = format!("{fraction:0<2}").parse().ok()?;
+    whole.parse::<u128>().ok()?.checked_mul(100)?.checked_add(fraction)
 }
 
 impl fmt::Display for Bytes {
@@ -166,7 +166,8 @@ impl FromStr for Share {
         if !matches!(rest.trim(), "" | "of RAM") {
             return Err(wrong());
         }
-        let mut share = Self { hundredths: hundredths(number.trim()).ok_or_else(wrong)?, least: 0, most: u64::MAX };
+        let hundredths = hundredths(number.trim()).and_then(|number| u64::try_from(number).ok()).ok_or_else(wrong)?;
+        let mut share = Self { hundredths, least: 0, most: u64::MAX };
         if share.hundredths == 0 || share.hundredths > 9_000 {
             return Err("must be more than 0 % and at most 90 % of the memory".into());
         }

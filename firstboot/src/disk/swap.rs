@@ -7,21 +7,13 @@ use super::units::escape_path;
 use super::{DiskError, HostError, PATIENCE};
 use crate::config::{Bytes, Swap, SwapSize};
 use crate::host::Host;
+use crate::tuning::facts::memory;
 
 /// Where it lies.
 pub const SWAP_FILE: &str = "/var/lib/ingot/swapfile";
 /// What the state partition keeps free, in bytes.
 const KEPT_FREE: u64 = 1 << 30;
 const LIMIT: u64 = 1 << 20;
-
-/// The bytes of the machine's memory.
-pub fn memory(host: &dyn Host) -> Result<Option<u64>, HostError> {
-    let text = host.read("/proc/meminfo", LIMIT)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    Ok(kibibytes.map(|kibibytes| kibibytes.saturating_mul(1024)))
-}
 
 /// Makes the file, or removes it where none is wanted; gives its path where there is one.
 pub fn file(host: &dyn Host, record: &mut Record, swap: Option<&Swap>) -> Result<Option<&'static str>, DiskError> {

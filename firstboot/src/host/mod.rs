@@ -24,6 +24,7 @@ use crate::join::engine::{EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
 use crate::step::images::ArchiveImage;
+use crate::sys::EthtoolRequest;
 
 /// The machine did not do what it was told.
 #[derive(Debug, Error)]
@@ -93,6 +94,8 @@ pub trait Host: Sync {
     fn make_directory(&self, path: &str) -> Result<(), HostError>;
     /// Writes a setting of the kernel: a file below `/proc` or `/sys` that is there, in one write.
     fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError>;
+    /// Asks the driver of an interface (`SIOCETHTOOL`); the request's first word is the command, the answer replaces it.
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError>;
     /// Reads exactly `length` bytes of a block device.
     fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError>;
     /// Writes `length` zero bytes to a block device, for good.

@@ -12,6 +12,7 @@ use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, e
 use crate::process;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
 use crate::step::images::{ArchiveImage, images_of};
+use crate::sys::{self, EthtoolRequest};
 
 /// The machine, or, for looking around in a directory, a tree that stands for its root.
 #[derive(Debug, Clone)]
@@ -117,6 +118,11 @@ impl Host for RealHost {
 
     fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError> {
         devices::set_kernel(&self.path(path), value).map_err(HostError::file("set", path))
+    }
+
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError> {
+        let failed = |source| HostError::System { action: "ask the interface's driver", source };
+        sys::ethtool(interface, request).map_err(failed)
     }
 
     fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {

@@ -16,6 +16,7 @@ use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, Refusal, RendezvousError};
 use crate::step::images::ArchiveImage;
+use crate::sys::EthtoolRequest;
 
 /// What a test's service runs into when the plug is pulled. It is thrown as a panic's payload: nothing of the
 /// service runs after it.
@@ -70,6 +71,8 @@ pub struct State {
     pub volatile: Volatile,
     /// What the kernel makes of a setting instead of what was written, by path.
     pub clamped: BTreeMap<String, String>,
+    /// The rings and channels of interfaces, as the driver answers.
+    pub rings: BTreeMap<String, EthtoolRequest>,
 }
 
 impl SimulatedHost {
@@ -273,6 +276,11 @@ impl Host for SimulatedHost {
             Some(false) => Err(HostError::file("set", path)(std::io::ErrorKind::InvalidInput.into())),
             None => Err(HostError::file("set", path)(std::io::ErrorKind::NotFound.into())),
         }
+    }
+
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError> {
+        simulated_disks::ethtool(&mut self.state(), interface, request)
+            .map_err(|kind| HostError::System { action: "ask the interface's driver", source: kind.into() })
     }
 
     fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {

@@ -98,6 +98,21 @@ pub fn swaps(state: &State) -> String {
     format!("Filename Type Size Used Priority\n{}", swaps.collect::<String>())
 }
 
+/// A driver that has rings and no channels; it takes powers of two up to its maximum.
+pub fn ethtool(state: &mut State, interface: &str, request: &mut [u32; 9]) -> Result<(), std::io::ErrorKind> {
+    let rings = state.rings.get_mut(interface).ok_or(std::io::ErrorKind::Unsupported)?;
+    match request[0] {
+        0x10 => *request = *rings,
+        0x11 if request[5] > rings[1] || request[8] > rings[4] => return Err(std::io::ErrorKind::InvalidInput),
+        0x11 => {
+            rings[5] = request[5].next_power_of_two();
+            rings[8] = request[8].next_power_of_two();
+        }
+        _ => return Err(std::io::ErrorKind::Unsupported),
+    }
+    Ok(())
+}
+
 fn uuid_of(arguments: &[&str]) -> Option<uuid::Uuid> {
     let after = |option: &str| arguments.iter().position(|word| *word == option).and_then(|at| arguments.get(at + 1));
     let plain = after("-U").or_else(|| after("--uuid")).copied();
