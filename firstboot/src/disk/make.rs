@@ -63,6 +63,15 @@ pub fn tools_of(host: &dyn Host, disk: &Disk, action: Action) -> Result<(), &'st
     }
 }
 
+/// The part of a profile that brings a program.
+pub fn part_of(program: &str) -> &'static str {
+    match program {
+        "mkfs.xfs" => "parts/data-disks",
+        "mkfs.ext4" => "parts/node",
+        _ => "parts/disk-encryption",
+    }
+}
+
 /// Whether the disk is in use by an earlier attempt of this boot.
 pub fn is_own_mapping(host: &dyn Host, assignment: &Assignment<'_>) -> bool {
     assignment.rule.is_encrypted() && host.exists(&format!("/dev/mapper/{}", mapping(assignment)))
@@ -149,6 +158,13 @@ fn read_back(host: &dyn Host, assignment: &Assignment<'_>, node: &str, bytes: u6
     }
 }
 
+fn luks_format(host: &dyn Host, node: &str, uuid: &str, key: &str) -> Result<(), HostError> {
+    let kind =
+        ["luksFormat", "--batch-mode", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
+    let rest = ["--uuid", uuid, "--key-file", key, node];
+    host.run("cryptsetup", &[&kind[..], &rest[..]].concat(), FORMAT_PATIENCE).map(drop)
+}
+
 fn encrypt(host: &dyn Host, assignment: &Assignment<'_>, disk: &Disk, how: Encryption) -> Result<(), DiskError> {
     let node = assignment.disk.node();
     let uuid = luks_uuid(assignment.rule.name, assignment.number, &assignment.identity).to_string();
@@ -158,10 +174,7 @@ fn encrypt(host: &dyn Host, assignment: &Assignment<'_>, disk: &Disk, how: Encry
     };
     // A key of 64 random bytes needs no slow derivation, and a small machine has no memory for one.
     host.write(&key, &host.random_bytes(64)?, 0o600)?;
-    let luks =
-        ["luksFormat", "--batch-mode", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
-    let rest = ["--uuid", &uuid, "--key-file", &key, &node];
-    host.run("cryptsetup", &[&luks[..], &rest[..]].concat(), FORMAT_PATIENCE)?;
+    luks_format(host, &node, &uuid, &key)?;
     let name = mapping(assignment);
     host.run("cryptsetup", &["open", "--type", "luks2", "--key-file", &key, &node, &name], PATIENCE)?;
     let inner = format!("/dev/mapper/{name}");
@@ -198,4 +211,76 @@ where
     let unit = format!("systemd-cryptsetup@{}.service", super::units::escape_path(&name));
     host.run("systemctl", &["start", &unit], PATIENCE).map_err(failed(&unit))?;
     read_back(host, assignment, &format!("/dev/mapper/{name}"), LOOKED_AT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::claim::Rule;
+    use super::super::inventory::DiskInfo;
+    use super::*;
+    use crate::config::{Document, Format, Machine, load};
+    use crate::host::RealHost;
+
+    const BYTES: u64 = 400 << 20;
+
+    /// The real programs, on files that stand for disks: what is made reads back with the UUID that it was to have.
+    #[test]
+    fn the_real_programs_take_these_arguments() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = RealHost::default();
+        let xfs = "filesystem = \"xfs\"\nlabel = \"d-{n}\"\nmkfs = [\"-i\", \"size=512\", \"-m\", \"reflink=0\"]\n";
+        let ext4 = "filesystem = \"ext4\"\nlabel = \"d-{n}\"\nmkfs = [\"-m\", \"0\", \"-E\", \"stride=16\"]\n";
+        for (more, kind) in [(xfs, "xfs"), (ext4, "ext4"), ("encrypt = \"key-file\"\n", "luks")] {
+            let rule = "version = 1\n[[disk]]\nname = \"data\"\nmount = \"/data\"\nmatch = { serial = \"A\" }\n";
+            let bytes = format!("{rule}{more}").into_bytes();
+            let document = Document { name: "f".into(), format: Format::NodeToml, bytes };
+            let config = load(&[document], &Machine::default()).unwrap().config;
+            let disk = &config.disks[0];
+            if let Err(program) = tools_of(&host, disk, Action::Make { destroy: false }) {
+                println!("skipped: {program} is not installed");
+                continue;
+            }
+            let path = directory.path().join(kind);
+            std::fs::File::create(&path).unwrap().set_len(BYTES).unwrap();
+            let node = path.to_str().unwrap();
+            let assignment = assignment(&disk.matches, Purpose::Data(disk));
+            if kind == "luks" {
+                let key = directory.path().join("key");
+                std::fs::write(&key, host.random_bytes(64).unwrap()).unwrap();
+                luks_format(&host, node, &assignment.uuid.to_string(), key.to_str().unwrap()).unwrap();
+            } else {
+                // Twice: what a first time that was cut off has left is no hindrance.
+                for _ in 0..2 {
+                    format(&host, &assignment, disk, node).unwrap();
+                    read_back(&host, &assignment, node, BYTES).unwrap();
+                }
+                let label = host.run("blkid", &["-p", "-s", "LABEL", "-o", "value", node], PATIENCE).unwrap();
+                assert_eq!(label, b"d-0\n");
+            }
+            let content = inspect(BYTES, |offset, length| host.read_device(node, offset, length)).unwrap();
+            assert_eq!(content, Content::Marked { kind, uuid: assignment.uuid, beside: None });
+        }
+    }
+
+    fn assignment<'a>(matches: &'a crate::config::DiskMatch, purpose: Purpose<'a>) -> Assignment<'a> {
+        Assignment {
+            rule: Rule { name: "data", matches, count: 1, wipe: &[], adopt: &[], purpose },
+            number: 0,
+            disk: DiskInfo { name: "disk".into(), bytes: BYTES, ..DiskInfo::default() },
+            identity: "serial A".to_owned(),
+            uuid: super::super::claim::data_uuid("data", 0, "serial A"),
+            action: Action::Make { destroy: false },
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        std::fs::File::create(&path).unwrap().set_len(4 << 20).unwrap();
+        let matches = crate::config::DiskMatch::default();
+        let assignment = assignment(&matches, Purpose::Swap);
+        let error = read_back(&RealHost::default(), &assignment, path.to_str().unwrap(), 4 << 20).unwrap_err();
+        assert!(error.to_string().contains("does not read back: it has nothing"), "{error}");
+    }
 }

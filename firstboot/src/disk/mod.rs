@@ -105,9 +105,7 @@ pub enum DiskError {
         second: String,
     },
     /// The image lacks a program.
-    #[error(
-        "the image has no {program}, which [[disk]] {rule} needs: put \"parts/data-disks\" into the role's `extends`"
-    )]
+    #[error("the image has no {program}, which [[disk]] {rule} needs: put \"{}\" into the role's `extends`", make::part_of(.program))]
     NoProgram {
         /// The rule.
         rule: String,
