@@ -37,7 +37,7 @@ text_types! {
     DiskName;
     /// A disk's serial number, as the disk says it.
     Serial;
-    /// A disk's world wide name: hexadecimal digits in small letters, without `0x`, `naa.`, `eui.`, or as NVMe says it.
+    /// A disk's world wide name: hexadecimal digits in small letters, without `0x`, `naa.`, `eui.`, or what `nvme` disks say.
     Wwn;
     /// A pattern (`*`, `?`, `[...]`) of links below `/dev/disk`, such as those by path.
     DiskPath;

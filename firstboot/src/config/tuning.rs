@@ -368,7 +368,12 @@ fn read_limits(node: &Node, findings: &mut Findings) -> BTreeMap<String, (Option
                 limits.insert((*name).to_owned(), (soft, hard));
             }
             _ => {
-                fields.error(name, format!("{text:?} is no limit"), "a number, \"infinity\" or \"SOFT:HARD\"", findings)
+                fields.error(
+                    name,
+                    format!("{text:?} is no limit"),
+                    "a number, \"infinity\" or \"SOFT:HARD\"",
+                    findings,
+                );
             }
         }
     }

@@ -165,18 +165,21 @@ fn candidates(
             }
         }
     }
-    if found.len() != rule.count {
+    let wanted = rule.count;
+    if found.len() != wanted {
         let mut seen: Vec<String> = found.iter().map(|candidate| candidate.disk.to_string()).collect();
         seen.append(&mut excluded);
-        let others = disks.iter().filter(|disk| !disk.is_meant(rule.matches) && disk.taken.is_none());
-        return Err(DiskError::Count {
-            rule: rule.name.to_owned(),
-            matches: rule.matches.to_string(),
-            wanted: rule.count,
-            found: found.len(),
-            seen: if seen.is_empty() { "none".into() } else { seen.join("; ") },
-            others: others.map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        });
+        let free = |disk: &&DiskInfo| !disk.is_meant(rule.matches) && disk.taken.is_none();
+        let others: Vec<String> = disks.iter().filter(free).map(ToString::to_string).collect();
+        if seen.is_empty() {
+            seen.push("none".to_owned());
+        }
+        if !others.is_empty() {
+            seen.push(format!("others that are free: {}", others.join("; ")));
+        }
+        let (rule, matches) = (rule.name.to_owned(), rule.matches.to_string());
+        let (found, seen) = (found.len(), seen.join("; "));
+        return Err(DiskError::Count { rule, matches, wanted, found, seen });
     }
     if let Some(problem) = problems.into_iter().next() {
         return Err(problem);

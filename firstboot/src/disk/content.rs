@@ -162,7 +162,7 @@ fn at_the_end(tail: &[u8], size: u64) -> Option<&'static str> {
 
 /// Asked last: filesystems may have this mark in their boot sector.
 fn has_mbr(head: &[u8]) -> bool {
-    let used = |entry: &[u8]| entry[4] != 0 && entry[0] & 0x7f == 0;
+    let used = |entry: &[u8]| entry[4] != 0 && matches!(entry[0], 0 | 0x80);
     at(head, 510, &[0x55, 0xaa]) && head.get(446..510).is_some_and(|entries| entries.chunks(16).any(used))
 }
 

@@ -82,8 +82,20 @@ fn attribute(host: &dyn Host, path: &str) -> Result<Option<String>, HostError> {
     Ok(text.filter(|text| !text.is_empty()))
 }
 
-/// What udev knows of a device: its links and properties.
-fn udev(host: &dyn Host, number: &str) -> Result<(Vec<String>, Vec<(String, String)>), HostError> {
+/// What udev knows of a device.
+struct Known {
+    links: Vec<String>,
+    properties: Vec<(String, String)>,
+}
+
+impl Known {
+    fn property(&self, key: &str) -> Option<String> {
+        self.properties.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    }
+}
+
+/// Reads udev's database (`/run/udev/data/b8:0`): `S:` is a link below `/dev`, `E:` a property.
+fn udev(host: &dyn Host, number: &str) -> Result<Known, HostError> {
     let bytes = host.read(&format!("/run/udev/data/b{number}"), LARGE)?.unwrap_or_default();
     let (mut links, mut properties) = (Vec::new(), Vec::new());
     for line in String::from_utf8_lossy(&bytes).lines() {
@@ -94,7 +106,7 @@ fn udev(host: &dyn Host, number: &str) -> Result<(Vec<String>, Vec<(String, Stri
         }
     }
     links.sort();
-    Ok((links, properties))
+    Ok(Known { links, properties })
 }
 
 fn disk(host: &dyn Host, name: &str, used: &Used) -> Result<Option<DiskInfo>, HostError> {
@@ -103,8 +115,8 @@ fn disk(host: &dyn Host, name: &str, used: &Used) -> Result<Option<DiskInfo>, Ho
     let bytes = get("size")?.and_then(|sectors| sectors.parse::<u64>().ok()).unwrap_or(0).saturating_mul(512);
     let hidden = get("hidden")?.is_some_and(|hidden| hidden == "1");
     let (Some(number), false, true) = (get("dev")?, hidden, bytes > 0) else { return Ok(None) };
-    let (links, properties) = udev(host, &number)?;
-    let property = |key: &str| properties.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+    let known = udev(host, &number)?;
+    let property = |key: &str| known.property(key);
     let first = |values: [Option<String>; 3]| {
         values.into_iter().flatten().map(|value| value.trim().to_owned()).find(|value| !value.is_empty())
     };
@@ -115,7 +127,7 @@ fn disk(host: &dyn Host, name: &str, used: &Used) -> Result<Option<DiskInfo>, Ho
         serial: first([property("ID_SERIAL_SHORT"), get("device/serial")?, get("serial")?]),
         wwn: wwn.and_then(|text| text.parse::<Wwn>().ok()).map(|wwn| wwn.as_str().to_owned()),
         model: first([get("device/model")?, property("ID_MODEL"), None]),
-        links,
+        links: known.links.clone(),
         rotational: get("queue/rotational")?.is_some_and(|turns| turns == "1"),
         usb: property("ID_BUS").is_some_and(|bus| bus == "usb"),
         taken: None,
@@ -146,15 +158,15 @@ fn taken(host: &dyn Host, name: &str, directory: &str, number: &str, used: &Used
             return Ok(Some(format!("{name} is mounted on {place}")));
         }
         let node = format!("/dev/{}", name.replace('!', "/"));
-        let (links, properties) = udev(host, number)?;
-        if used.swaps.iter().any(|swap| *swap == node || links.contains(swap)) {
+        let known = udev(host, number)?;
+        if used.swaps.iter().any(|swap| *swap == node || known.links.contains(swap)) {
             return Ok(Some(format!("{name} is swap space")));
         }
         let holders: BTreeSet<String> = host.names(&format!("{path}/holders"))?.into_iter().collect();
         if let Some(holder) = holders.first() {
             return Ok(Some(format!("{name} belongs to {holder}, which is in use")));
         }
-        let label = properties.iter().find(|(key, _)| key == "ID_FS_LABEL").map(|(_, label)| label.to_lowercase());
+        let label = known.property("ID_FS_LABEL").map(|label| label.to_lowercase());
         if label.is_some_and(|label| MEDIA.contains(&label.as_str())) {
             return Ok(Some(format!("{name} is a medium with configuration")));
         }

@@ -44,10 +44,7 @@ pub enum DiskError {
     #[error(transparent)]
     Host(#[from] HostError),
     /// Another number of disks matches than the rule says.
-    #[error(
-        "[[disk]] {rule}: {found} disks match ({matches}), and it must be {wanted}; seen: {seen}{}{others}",
-        if .others.is_empty() { "" } else { "; others that are free: " }
-    )]
+    #[error("[[disk]] {rule}: {found} disks match ({matches}), and it must be {wanted}; seen: {seen}")]
     Count {
         /// The rule.
         rule: String,
@@ -57,10 +54,8 @@ pub enum DiskError {
         wanted: usize,
         /// How many there are.
         found: usize,
-        /// Which, and which not and why.
+        /// Which, which not and why, and what else is free.
         seen: String,
-        /// Free disks that do not match.
-        others: String,
     },
     /// A disk holds something that is not the rule's.
     #[error("[[disk]] {rule}: {disk} {why}")]
@@ -133,7 +128,7 @@ pub enum DiskError {
         /// The path.
         path: String,
         /// What the kernel said.
-        source: HostError,
+        source: Box<HostError>,
     },
     /// The key of an encrypted disk is gone.
     #[error(
@@ -149,19 +144,17 @@ pub enum DiskError {
     },
     /// A disk does not mount.
     #[error(
-        "[[disk]] {rule}: {disk} does not mount on {path}: {source}; `journalctl -b -u {unit}` says why; it is not made anew"
+        "[[disk]] {rule}: {disk} does not mount: {source}; `journalctl -b -u {unit}` says why; it is not made anew"
     )]
     Mount {
         /// The rule.
         rule: String,
-        /// The disk.
+        /// The disk and where it belongs.
         disk: String,
-        /// Where.
-        path: String,
         /// The unit.
         unit: String,
         /// What systemd said.
-        source: HostError,
+        source: Box<HostError>,
     },
     /// The swap file has no room.
     #[error("[swap]: {0}")]
@@ -264,7 +257,11 @@ fn prepare(host: &dyn Host, assignments: &[Assignment<'_>]) -> Result<(), DiskEr
         if let Purpose::Data(disk) = purpose {
             let path = disk.mount.of(assignment.number);
             if !host.exists(&path) {
-                let failed = |source| DiskError::NoMountPoint { rule: name.to_owned(), path: path.clone(), source };
+                let failed = |source| DiskError::NoMountPoint {
+                    rule: name.to_owned(),
+                    path: path.clone(),
+                    source: Box::new(source),
+                };
                 host.make_directory(&path).map_err(failed)?;
             }
             make::tools_of(host, disk, assignment.action).map_err(no_program)?;
@@ -316,10 +313,10 @@ fn start(host: &dyn Host, assignment: &Assignment<'_>) -> Result<(), DiskError> 
     let Purpose::Data(disk) = purpose else {
         let device = units::device(assignment);
         let unit = units::escape_path(&device) + ".swap";
-        return match swap::is_active(host, &[device, assignment.disk.node()])? {
-            true => Ok(()),
-            false => Ok(host.run("systemctl", &["start", &unit], PATIENCE).map(drop)?),
-        };
+        if !swap::is_active(host, &[device, assignment.disk.node()])? {
+            host.run("systemctl", &["start", &unit], PATIENCE)?;
+        }
+        return Ok(());
     };
     let path = disk.mount.of(assignment.number);
     if units::is_mounted(host, &path)? {
@@ -327,9 +324,8 @@ fn start(host: &dyn Host, assignment: &Assignment<'_>) -> Result<(), DiskError> 
     }
     let unit = units::escape_path(&path) + ".mount";
     let failed = |unit: &str| {
-        let (rule, unit, path) = (name.to_owned(), unit.to_owned(), path.clone());
-        let disk = assignment.disk.to_string();
-        move |source| DiskError::Mount { rule, disk, path, unit, source }
+        let (rule, unit, disk) = (name.to_owned(), unit.to_owned(), format!("{} for {path}", assignment.disk));
+        move |source| DiskError::Mount { rule, disk, unit, source: Box::new(source) }
     };
     if disk.encrypt.is_some() {
         make::unlock(host, assignment, disk, failed)?;

@@ -1,6 +1,6 @@
 //! The simulated machine's disks: what programs write on them, and what the kernel says of them.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::missing_panics_doc)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,14 +156,18 @@ pub fn run(state: &mut State, program: &str, arguments: &[&str], whole: bool) ->
             map(state, &name);
             Ok(Vec::new())
         }
-        ("systemctl", ["start", unit]) if unit.ends_with(".mount") || unit.ends_with(".swap") => start(state, unit),
-        ("systemctl", ["stop", unit]) if unit.ends_with(".mount") => {
+        ("systemctl", ["start", unit]) if matches!(kind(unit), "mount" | "swap") => start(state, unit),
+        ("systemctl", ["stop", unit]) if kind(unit) == "mount" => {
             let path = format!("/{}", unit.trim_end_matches(".mount").replace('-', "/"));
             state.volatile.mounts.retain(|(_, place)| *place != path);
             Ok(Vec::new())
         }
         _ => Ok(Vec::new()),
     }
+}
+
+fn kind(unit: &str) -> &str {
+    unit.rsplit_once('.').map_or("", |(_, kind)| kind)
 }
 
 fn map(state: &mut State, name: &str) {
@@ -208,7 +212,7 @@ fn start(state: &mut State, unit: &str) -> Result<Vec<u8>, String> {
     };
     let found = state.disk.devices.iter_mut().find(|(_, device)| holds(device));
     let (name, device) = found.ok_or_else(|| format!("{what}: no such device within 60 s"))?;
-    if unit.ends_with(".swap") {
+    if kind(unit) == "swap" {
         state.volatile.swaps.push(what);
     } else {
         device.pieces.insert(PRECIOUS, b"data".to_vec());

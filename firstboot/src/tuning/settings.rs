@@ -156,12 +156,13 @@ pub fn apply(host: &dyn Host, setting: &Setting) -> Result<Outcome, HostError> {
         taken: Taken::Absent,
         why: setting.absent.to_owned(),
     };
-    let Some(before) = present(host, setting)? else { return Ok(outcome) };
+    let Some(before) = present(host, setting) else { return Ok(outcome) };
     // What is there already is not set again: a disk's queue stops for a moment when its scheduler is.
     let refusal = if before == setting.value { None } else { host.set_kernel(&setting.path, &setting.value).err() };
-    outcome.effective = present(host, setting)?.unwrap_or_default();
+    outcome.effective = present(host, setting).unwrap_or_default();
     (outcome.taken, outcome.why) = match refusal {
         None if outcome.effective == setting.value => (Taken::Whole, String::new()),
+        None if outcome.effective.is_empty() => (Taken::Whole, "the kernel took it and does not show it".to_owned()),
         None => (Taken::Clamped, "the kernel took it and made this of it".to_owned()),
         Some(HostError::File { source, .. }) => (Taken::Refused, format!("the kernel refused it: {source}")),
         Some(error) => return Err(error),
@@ -170,13 +171,13 @@ pub fn apply(host: &dyn Host, setting: &Setting) -> Result<Outcome, HostError> {
 }
 
 /// The value that a setting has, with its blank space evened out; `None` where this machine has no such setting.
-fn present(host: &dyn Host, setting: &Setting) -> Result<Option<String>, HostError> {
+fn present(host: &dyn Host, setting: &Setting) -> Option<String> {
     if setting.path.is_empty() {
-        return Ok(None);
+        return None;
     }
     // Some settings can only be written.
-    let Ok(text) = text(host, &setting.path) else { return Ok(Some(String::new())) };
+    let Ok(text) = text(host, &setting.path) else { return Some(String::new()) };
     let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let chosen = |text: &str| Some(text.split_once('[')?.1.split_once(']')?.0.to_owned());
-    Ok(text.map(|text| if setting.is_choice { chosen(&text).unwrap_or(words(text)) } else { words(text) }))
+    text.map(|text| if setting.is_choice { chosen(&text).unwrap_or(words(text)) } else { words(text) })
 }
