@@ -194,6 +194,34 @@ pub fn rules<'a>(disks: &'a [Disk], swap: Option<&'a Swap>) -> Vec<Rule<'a>> {
     data.chain(swap).collect()
 }
 
+/// Holds back the units that need the disks until the disks were settled once. In the next boots their mounts are enough.
+/// Without this, a boot after a failed one would start them on empty directories.
+///
+/// # Errors
+/// The files cannot be written.
+pub fn hold_back(host: &dyn Host, disks: &[Disk]) -> Result<(), DiskError> {
+    let rules = units::rules_text(disks);
+    if host.exists(units::SETTLED) && host.read(units::SETTLED, 1 << 20)?.as_deref() != Some(rules.as_bytes()) {
+        host.remove(units::SETTLED)?;
+    }
+    let gates = units::gates(disks);
+    let mut record = Record::load(host)?;
+    let missing: Vec<_> = gates.iter().filter(|(path, _)| !host.exists(path)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let unknown = gates.keys().filter(|path| !record.files.contains(path)).cloned().collect::<Vec<_>>();
+    if !unknown.is_empty() {
+        record.files.extend(unknown);
+        record.save(host)?;
+    }
+    for (path, text) in missing {
+        host.write(path, text.as_bytes(), 0o644)?;
+    }
+    host.run("systemctl", &["daemon-reload"], PATIENCE)?;
+    Ok(())
+}
+
 /// What the rules mean for a machine, in words, before anything is done.
 pub fn describe(disks: &[Disk], swap: Option<&Swap>) -> Vec<String> {
     let mut lines: Vec<String> = disks
@@ -237,7 +265,8 @@ pub fn settle(host: &dyn Host, disks: &[Disk], swap: Option<&Swap>, machine: &Ma
     if record != before {
         record.save(host)?;
     }
-    let wanted = units::files(host, &assignments, swap_file)?;
+    let mut wanted = units::files(host, &assignments, swap_file)?;
+    wanted.extend(units::gates(disks));
     if units::write(host, &mut record, &wanted)? {
         host.run("systemctl", &["daemon-reload"], PATIENCE)?;
     }
@@ -245,6 +274,7 @@ pub fn settle(host: &dyn Host, disks: &[Disk], swap: Option<&Swap>, machine: &Ma
         start(host, assignment)?;
     }
     swap::start(host, swap_file)?;
+    units::mark_settled(host, disks)?;
     let made = assignments.iter().filter(|assignment| matches!(assignment.action, Action::Make { .. })).count();
     Ok(Settled { disks: assignments.iter().map(line).collect(), made })
 }

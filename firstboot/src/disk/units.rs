@@ -22,6 +22,32 @@ const HEADER: &str = "# Written by Ingot's first boot from node.toml.\n";
 pub const DEVICE_SECONDS: u32 = 60;
 const LIMIT: u64 = 16 << 20;
 
+/// There once all disks were mounted; its content is the rules for which that holds.
+pub const SETTLED: &str = "/var/lib/ingot/disks-settled";
+
+/// The rules in a form that changes when they do.
+pub fn rules_text(disks: &[Disk]) -> String {
+    disks.iter().map(|disk| format!("{} {} {} {}\n", disk.name, disk.count, disk.mount, disk.matches)).collect()
+}
+
+/// The drop-ins that keep the units that need disks from starting before [`SETTLED`] is there.
+pub fn gates(disks: &[Disk]) -> BTreeMap<String, String> {
+    let text = format!("{HEADER}[Unit]\nConditionPathExists={SETTLED}\n");
+    let units = disks.iter().flat_map(|disk| &disk.required_by);
+    units.map(|unit| (format!("{DIRECTORY}/{unit}.d/21-ingot-disks-settled.conf"), text.clone())).collect()
+}
+
+/// Lets those units start.
+pub fn mark_settled(host: &dyn Host, disks: &[Disk]) -> Result<(), HostError> {
+    let wanted = (!gates(disks).is_empty()).then(|| rules_text(disks).into_bytes());
+    let old = host.read(SETTLED, LIMIT)?;
+    match wanted {
+        Some(text) if old.as_ref() != Some(&text) => host.write(SETTLED, &text, 0o644),
+        None if old.is_some() => host.remove(SETTLED),
+        _ => Ok(()),
+    }
+}
+
 /// Escapes a path for a unit's name, as `systemd-escape --path` does (systemd.unit(5)).
 pub fn escape_path(path: &str) -> String {
     let trimmed = path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");

@@ -7,6 +7,12 @@ use crate::status::Code;
 use crate::tuning;
 
 impl Service<'_> {
+    /// Holds back the units that need disks which are not there yet.
+    pub(super) fn hold_back_for_disks(&mut self, loaded: &Loaded) -> Result<(), Failure> {
+        let held = disk::hold_back(self.host, &loaded.config.disks);
+        held.map_err(|error| Failure { code: Code::DisksFailed, text: error.to_string() })
+    }
+
     /// Makes the disks what the configuration says. A node that has joined reports what is wrong and goes on: the
     /// units that need the disk wait for it, the others work.
     pub(super) fn settle_disks(&mut self, loaded: &Loaded, machine: &Machine, joined: bool) -> Result<(), Failure> {

@@ -150,8 +150,7 @@ impl<'a> Service<'a> {
         if self.first_time(Code::Applying) {
             self.report.report(Code::Applying, &plan.describe().join("; "));
         }
-        // Before anything is released that would write where a disk is going to be mounted.
-        self.settle_disks(&loaded, &machine, journal.joined().is_some())?;
+        self.hold_back_for_disks(&loaded)?;
         self.tune(&loaded)?;
         let held_back = !self.host.exists(CONFIGURED);
         if held_back {
@@ -160,6 +159,9 @@ impl<'a> Service<'a> {
         // A node that has joined is started by systemd alone, unless an image that knew of no such file made it join.
         self.to_release |= held_back || journal.joined().is_none();
         self.carry_out(&plan.steps, &mut journal)?;
+        // Behind the network, so that a node whose disks are wrong can be reached; before all that would write where a
+        // disk is going to be mounted.
+        self.settle_disks(&loaded, &machine, journal.joined().is_some())?;
         if self.to_release && !self.released {
             self.host.run("systemctl", &["start", "--no-block", "multi-user.target"], RELEASE_PATIENCE)?;
             self.released = true;

@@ -314,28 +314,34 @@ fn disks_come_before_all_that_could_write_to_them_and_a_missing_one_stops_no_mem
         host.put("/usr/sbin/mkfs.xfs", "");
     };
     let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap()
-        + "[[disk]]\nname = \"data\"\nmatch = { serial = \"A1\" }\nmount = \"/data\"\n[tuning]\ngovernor = \"performance\"\n";
+        + "[[disk]]\nname = \"data\"\nmatch = { serial = \"A1\" }\nmount = \"/data\"\nrequired_by = [\"docker.service\"]\n[tuning]\ngovernor = \"performance\"\n";
     let media = || vec![medium(&text)];
     let host = machine();
     with_disk(&host);
     let heard = run(&host, media());
-    assert_eq!(heard.codes(), [100, 200, 205, 220, 210, 300, 310, 400, 500]);
+    assert_eq!(heard.codes(), [100, 200, 220, 205, 210, 300, 310, 400, 500]);
     let commands = host.state().commands.clone();
     let place = |start: &str| commands.iter().position(|command| command.starts_with(start)).unwrap();
     assert!(place("systemctl start data.mount") < place("systemctl start --no-block multi-user.target"));
     host.reboot();
     host.pull_out("sdb");
     let heard = run(&host, vec![Found::default()]);
-    assert_eq!(heard.codes(), [100, 200, 933, 220, 210, 300, 310, 500]);
+    assert_eq!(heard.codes(), [100, 200, 220, 933, 210, 300, 310, 500]);
     assert!(heard.text(Code::DisksFailed).contains("0 disks match (serial A1), and it must be 1; seen: none"));
 
-    // A node that has not joined does not join without its disk, and releases nothing.
+    // A node that has not joined does not join without its disk and starts nothing that needs it, but can be reached.
     let host = machine();
     assert!(catch_unwind(AssertUnwindSafe(|| run(&host, media()))).is_err(), "it tries for ever");
-    assert!(host.disk().joined == 0 && !host.exists(CONFIGURED));
+    assert_eq!(host.disk().joined, 0);
+    let commands = host.state().commands.join("\n");
+    assert!(commands.contains("restart systemd-networkd") && !commands.contains("multi-user.target"), "{commands}");
+    let gate = host.text("/etc/systemd/system/docker.service.d/21-ingot-disks-settled.conf");
+    assert!(gate.contains("ConditionPathExists=/var/lib/ingot/disks-settled\n"), "{gate}");
+    assert!(!host.exists("/var/lib/ingot/disks-settled"));
     with_disk(&host);
     host.state().slept = Duration::ZERO;
     assert_eq!(run(&host, media()).codes().last(), Some(&500));
+    assert!(host.exists("/var/lib/ingot/disks-settled"));
 
     for point in 0.. {
         let host = machine();
