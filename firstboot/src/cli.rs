@@ -1,4 +1,4 @@
-//! The `firstboot` command: `run` (the service), `status`, `check`.
+//! The `firstboot` command: `run` (the service), `status`, `check`, `medium` and `unseal`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.
 
@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Document, Format, Loaded, MachineMatch, check};
-use crate::host::RealHost;
+use crate::host::{Host as _, RealHost};
 use crate::provider::{BlockDevices, NodeSources, ROLE_DEFAULTS};
 use crate::report::{Report, Reporter, STATUS_FILE, Status, notify, read_status};
-use crate::service::{Service, serve};
+use crate::service::{Service, look_at_plugged_medium, serve, unseal};
 
 /// Makes this machine what its node.toml says, and joins it to its cluster.
 #[derive(Parser)]
@@ -36,6 +36,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Looks at the media of a sealed node: names what is ignored, takes what is signed (a medium's event starts this)
+    Medium,
+    /// Lifts the seal of a node that has joined: the media that are plugged in now count, then it is sealed again
+    Unseal {
+        /// Forget the present configuration too, and wait for a new one
+        #[arg(long)]
+        forget: bool,
+    },
     /// Checks configuration files and says what they make of this or other machines
     Check {
         /// node.toml files, the one that wins last
@@ -52,6 +60,8 @@ pub fn main() -> ExitCode {
     let code = match Arguments::parse().command {
         Command::Run { quiet } => run(quiet),
         Command::Status { json } => status(json),
+        Command::Medium => medium(),
+        Command::Unseal { forget } => lift_seal(forget),
         Command::Check { files, role } => check_files(&files, role.as_deref()),
     };
     ExitCode::from(code)
@@ -78,6 +88,54 @@ fn run(quiet: bool) -> u8 {
     }
     reporter.note("nothing more to do");
     0
+}
+
+const SERVICE: &str = "ingot-firstboot.service";
+
+fn restart_service(host: &RealHost) -> u8 {
+    match host.run("systemctl", &["restart", "--no-block", SERVICE], std::time::Duration::from_secs(30)) {
+        Ok(_) => 0,
+        Err(error) => {
+            complain(&error.to_string());
+            1
+        }
+    }
+}
+
+fn medium() -> u8 {
+    let host = RealHost::default();
+    let (reporter, media) = (Reporter::new(&host, true), BlockDevices::default());
+    let before = read_status(&host);
+    let sources = NodeSources::new(&host, &media);
+    let taken = look_at_plugged_medium(&mut Service::new(&host, &reporter, &sources), &host);
+    match taken {
+        Ok(true) => restart_service(&host),
+        Ok(false) => {
+            // The node is still what it was.
+            if let Some(before) = before.filter(|before| read_status(&host).is_some_and(|now| now.code != before.code))
+            {
+                reporter.report(before.code, &before.text);
+            }
+            0
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            1
+        }
+    }
+}
+
+fn lift_seal(forget: bool) -> u8 {
+    if !rustix::process::geteuid().is_root() {
+        complain("only root may lift the seal");
+        return 1;
+    }
+    let host = RealHost::default();
+    if let Err(error) = unseal(&host, &Reporter::new(&host, false), forget) {
+        complain(&error.to_string());
+        return 1;
+    }
+    restart_service(&host)
 }
 
 fn status(json: bool) -> u8 {

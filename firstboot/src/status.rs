@@ -80,6 +80,11 @@ codes! {
     WaitingForConfig = 110, "waiting-for-config", Waiting,
         "no medium with configuration is there and the role cannot do without",
         "plug in a volume labelled INGOT with node.toml, or one labelled CIDATA; it is read as soon as it appears";
+    ConfigReplaced = 120, "config-replaced", Progress,
+        "a sealed node has taken a signed configuration from a medium in the place of its own", "";
+    MediumIgnored = 130, "medium-ignored", Progress,
+        "a medium with configuration was plugged into a sealed node and is ignored; the text names it and why",
+        "sign it with a site key, or lift the seal with `firstboot unseal`; if nobody meant to plug it in, find out who did";
     // Applying it.
     Applying = 200, "applying", Progress, "the plan's steps are being carried out", "";
     NetworkUp = 210, "network-up", Progress, "the node has the addresses that it was told, or one by DHCP", "";
@@ -114,6 +119,9 @@ codes! {
     MediumUnreadable = 911, "medium-unreadable", Failure,
         "a medium with the right label is there but cannot be read",
         "use a FAT, ISO 9660 or ext4 volume without symbolic links; try another stick";
+    SignatureRefused = 912, "signature-refused", Failure,
+        "the role asks for signed configuration, and a document has no signature, or none that counts",
+        "sign every file with the site key (`minisign -S -m node.toml`) and put the .minisig files beside them";
     NetworkFailed = 920, "network-failed", Failure,
         "the node has not got its addresses in time",
         "check the cable, the match of each [[network]] and the DHCP server; the node keeps trying";

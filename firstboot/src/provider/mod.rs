@@ -39,6 +39,8 @@ use crate::stage1::cmdline::split;
 
 pub use devices::{BlockDevices, Labelled, Media};
 pub use fetch::Fetcher;
+#[cfg(test)]
+pub use signed::test_keys;
 pub use signed::{SignatureError, Signed, keep_signed, newest_signature};
 pub use volume::{Volume, VolumeError};
 

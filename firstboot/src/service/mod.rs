@@ -10,10 +10,12 @@
 
 mod obtain;
 mod offer;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
 pub use offer::serve;
+pub use sealed::{look_at_plugged_medium, unseal};
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -85,6 +87,8 @@ pub struct Service<'a> {
     sources: &'a dyn Sources,
     /// What was already said about the present configuration.
     said: BTreeSet<Code>,
+    /// Media that a sealed node has ignored and named.
+    ignored: BTreeSet<String>,
     current: Vec<Document>,
     backoff: Backoff,
     /// Whether something was held back in this boot, and whether it has been started.
@@ -100,6 +104,7 @@ impl<'a> Service<'a> {
             report,
             sources,
             said: BTreeSet::new(),
+            ignored: BTreeSet::new(),
             current: Vec::new(),
             backoff: Backoff::default(),
             to_release: false,
@@ -241,6 +246,7 @@ impl<'a> Service<'a> {
         }
         let Some(driver) = driver else {
             seal(journal, "none", "")?;
+            self.block_usb(loaded.config.seal.block_usb)?;
             self.report.report(Code::ReadyNoJoin, "everything is applied");
             return Ok(Arrived { driver: None });
         };
@@ -249,6 +255,7 @@ impl<'a> Service<'a> {
             None => self.become_member(&*driver, loaded, machine, journal)?,
         };
         seal(journal, driver.name(), &membership.identity)?;
+        self.block_usb(loaded.config.seal.block_usb)?;
         self.report.report(Code::Joined, &membership.text);
         Ok(Arrived { driver: Some(driver) })
     }
@@ -283,7 +290,7 @@ impl<'a> Service<'a> {
 
 /// From now on the configuration is the one that was applied, whatever medium is plugged in.
 fn seal(journal: &mut Journal<'_>, driver: &str, node: &str) -> Result<(), JournalError> {
-    if journal.joined() == Some((driver, node)) {
+    if journal.is_sealed() && journal.joined() == Some((driver, node)) {
         return Ok(());
     }
     journal.record(Event::Joined { driver: driver.to_owned(), node: node.to_owned() })

@@ -9,10 +9,10 @@ use crate::journal::JOURNAL;
 use crate::provider::Found;
 use crate::rendezvous::Refusal;
 
-const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
+pub const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
 
 /// Media that change: each look takes the next, the last one stays.
-struct Media(Mutex<Vec<Found>>);
+pub struct Media(pub Mutex<Vec<Found>>);
 
 impl Sources for Media {
     fn look(&self, _: &Machine) -> Found {
@@ -22,7 +22,7 @@ impl Sources for Media {
 }
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<(Code, String)>>);
+pub struct Heard(Mutex<Vec<(Code, String)>>);
 
 impl Report for Heard {
     fn report(&self, code: Code, text: &str) {
@@ -32,10 +32,10 @@ impl Report for Heard {
 }
 
 impl Heard {
-    fn codes(&self) -> Vec<u16> {
+    pub fn codes(&self) -> Vec<u16> {
         self.0.lock().unwrap().iter().map(|(code, _)| code.number()).collect()
     }
-    fn text(&self, code: Code) -> String {
+    pub fn text(&self, code: Code) -> String {
         self.0
             .lock()
             .unwrap()
@@ -46,7 +46,7 @@ impl Heard {
     }
 }
 
-fn medium(text: &str) -> Found {
+pub fn medium(text: &str) -> Found {
     let document =
         Document { name: "INGOT:node.toml".into(), format: Format::NodeToml, bytes: text.as_bytes().to_vec() };
     Found { documents: vec![document], media: vec!["INGOT (/dev/sdb1)".into()], ..Found::default() }
@@ -61,7 +61,7 @@ fn stick(role: &str) -> Found {
     ))
 }
 
-fn machine() -> SimulatedHost {
+pub fn machine() -> SimulatedHost {
     let host = SimulatedHost::default();
     {
         let mut state = host.state();
@@ -74,7 +74,7 @@ fn machine() -> SimulatedHost {
     host
 }
 
-fn run(host: &SimulatedHost, media: Vec<Found>) -> Heard {
+pub fn run(host: &SimulatedHost, media: Vec<Found>) -> Heard {
     let heard = Heard::default();
     Service::new(host, &heard, &Media(Mutex::new(media))).run();
     heard
@@ -119,13 +119,16 @@ fn a_second_boot_changes_nothing() {
         let (before, points) = (host.disk(), host.points());
         host.reboot();
         // The medium is gone, or another one is there: the configuration is sealed.
-        for media in [Found::default(), medium("version = 1\nhostname = \"evil\"\n")] {
+        for media in [Found::default(), stick(role), medium("version = 1\nhostname = \"evil\"\n")] {
             let heard = run(&host, vec![media]);
-            assert_eq!(heard.codes(), [100, 200, 210, 300, 310, 500], "{role}");
+            let codes = heard.codes();
+            let ignored = usize::from(heard.text(Code::MediumIgnored).contains("INGOT (/dev/sdb1)"));
+            assert_eq!(ignored, usize::from(codes[0] == 130), "{role}");
+            assert_eq!(codes[ignored..], [100, 200, 210, 300, 310, 500], "{role}");
             assert!(heard.text(Code::ConfigFound).starts_with("sealed"));
             assert_eq!(host.disk(), before);
         }
-        assert_eq!(host.points() - points, 6, "only the engine is started, twice");
+        assert_eq!(host.points() - points, 9, "only the engine is started, three times");
     }
 }
 
