@@ -212,7 +212,9 @@ fn for_machine(document: &Parsed, machine: &Machine) -> Node {
 
 fn flatten(documents: &[Node]) -> Node {
     let mut tree = Node::table(Origin::document(&Arc::from("configuration")));
-    documents.iter().for_each(|document| tree.merge(document.clone()));
+    for document in documents {
+        tree.merge(document.clone());
+    }
     // What is missing is missing from the document that has the last word.
     if let Some(last) = documents.last() {
         tree.origin = last.origin.clone();

@@ -32,6 +32,7 @@ mod tests;
 mod volume;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use crate::config::{Document, Format, Machine, seal_of};
 use crate::host::Host;
@@ -125,12 +126,14 @@ pub struct NodeSources<'a> {
     host: &'a dyn Host,
     media: &'a dyn Media,
     fetcher: Fetcher,
+    /// Set once the firmware's ways are open.
+    prepared: OnceLock<()>,
 }
 
 impl<'a> NodeSources<'a> {
     /// All sources of a machine.
     pub fn new(host: &'a dyn Host, media: &'a dyn Media) -> Self {
-        Self { host, media, fetcher: Fetcher::default() }
+        Self { host, media, fetcher: Fetcher::default(), prepared: OnceLock::new() }
     }
 
     fn surroundings<'b>(&'b self, machine: &'b Machine) -> Surroundings<'b> {
@@ -150,9 +153,12 @@ impl<'a> NodeSources<'a> {
 
 impl Sources for NodeSources<'_> {
     fn look(&self, machine: &Machine) -> Found {
+        self.prepared.get_or_init(|| firmware::load_module(self.host));
         let surroundings = self.surroundings(machine);
         let mut found = Found::default();
-        PROVIDERS.iter().for_each(|look| look(&surroundings, &mut found));
+        for look in PROVIDERS {
+            look(&surroundings, &mut found);
+        }
         found
     }
 

@@ -210,3 +210,7 @@ fn waiting_for(error: Option<ConfigError>, pending: &[String]) -> String {
         .map_or_else(String::new, |lacks| format!("; the role itself lacks {lacks}"));
     format!("plug in a volume labelled INGOT with node.toml, or one labelled CIDATA{lacks}")
 }
+
+#[cfg(test)]
+#[path = "obtain_tests.rs"]
+mod tests;

@@ -134,7 +134,13 @@ pub fn unseal(host: &dyn Host, report: &dyn Report, forget: bool) -> Result<(), 
     if journal.is_sealed() {
         journal.record(Event::Unsealed)?;
     }
-    host.remove(USB_BLOCK)?;
+    if host.exists(USB_BLOCK) {
+        host.remove(USB_BLOCK)?;
+        // A stick that is plugged in already is found as soon as its driver is there; one that comes later loads it.
+        for module in ["usb_storage", "uas"] {
+            let _ = host.run("modprobe", &["--quiet", module], super::RELEASE_PATIENCE);
+        }
+    }
     if forget {
         host.remove(KEPT)?;
         host.remove(CONFIGURED)?;

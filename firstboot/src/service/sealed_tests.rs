@@ -94,7 +94,7 @@ fn a_medium_that_is_plugged_in_later_is_taken_where_it_is_signed() {
         look_at_plugged_medium(&mut Service::new(&host, &heard, &sources), &host).unwrap()
     };
     let next = key.sign_all(config("n2", &seal(&key, "")), 200);
-    assert!(!look(next.clone()) && host.disk().files.get(KEPT).is_none(), "the service has not joined yet");
+    assert!(!look(next.clone()) && !host.exists(KEPT), "the service has not joined yet");
     run(&host, vec![config("n1", &seal(&key, ""))]);
     assert!(look(next.clone()));
     assert!(!look(next), "the second event of one medium");
@@ -118,6 +118,7 @@ fn a_role_can_ask_for_signatures_from_the_first_boot_on() {
     for role in ["[seal]\nrequire_signed = true\n", "[seal]\nrequire_signed = 1\n"] {
         let host = machine();
         host.put("/usr/lib/ingot/role.toml", &format!("{role}[join]\ndriver = \"docker-swarm\"\n"));
+        host.state().slept = std::time::Duration::from_hours(22);
         let found = vec![key.sign_all(config("n1", ""), 100)];
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&host, found)));
         assert!(result.is_err() && name(&host).is_empty(), "it waits for ever: {role}");
@@ -143,6 +144,7 @@ fn usb_storage_is_blocked_once_the_node_has_joined_and_let_be_when_asked() {
     let key = TestKey::new();
     let host = machine();
     host.state().join_leads_to = Some("pending");
+    host.state().slept = std::time::Duration::from_hours(22);
     let stick = config("n1", &seal(&key, "block_usb = true\n"));
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&host, vec![stick.clone()])));
     assert!(result.is_err() && !host.exists(USB_BLOCK), "not before it has joined");
