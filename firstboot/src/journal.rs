@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::host::{Host, HostError};
+use crate::status::Code;
 
 /// Where the journal lies.
 pub const JOURNAL: &str = "/var/lib/ingot/journal";
@@ -23,6 +24,13 @@ const MAXIMUM_BYTES: u64 = 64 * 1024 * 1024;
 #[derive(Debug, Error)]
 #[error("the journal {JOURNAL}: {0}")]
 pub struct JournalError(#[from] HostError);
+
+impl JournalError {
+    /// The status code that says more than that the journal cannot be kept.
+    pub fn storage(&self) -> Option<Code> {
+        self.0.storage()
+    }
+}
 
 /// The hash of everything that a step depends on; the step is done again when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -80,6 +80,8 @@ codes! {
     WaitingForConfig = 110, "waiting-for-config", Waiting,
         "no medium with configuration is there and the role cannot do without",
         "plug in a volume labelled INGOT with node.toml, or one labelled CIDATA; it is read as soon as it appears";
+    // The clock.
+    ClockSet = 130, "clock-set", Progress, "the clock was wrong and has been set; the text says from what it knows the time", "";
     // Applying it.
     Applying = 200, "applying", Progress, "the plan's steps are being carried out", "";
     NetworkUp = 210, "network-up", Progress, "the node has the addresses that it was told, or one by DHCP", "";
@@ -132,9 +134,18 @@ codes! {
     RendezvousRefused = 941, "rendezvous-refused", Failure,
         "manager and node do not have the same cluster secret, or something in between is not a manager",
         "use the same join.secret on all nodes of one cluster";
+    ClockWrong = 950, "clock-wrong", Failure,
+        "the clock is wrong and nothing that could tell the time has answered, or the kernel does not let it be set",
+        "set the firmware's clock or replace its battery; give `ntp` or `time.https` in node.toml; the node goes on and keeps trying";
     Internal = 990, "internal", Failure,
         "the service cannot write its own state",
         "check that /var is mounted and has free space";
+    VarFull = 991, "var-full", Failure,
+        "the state partition has no free space, so that nothing can be recorded or set",
+        "free space on /var (`du -xhd2 /var` shows what takes it), or give the node a larger disk; the node goes on as soon as there is space";
+    VarReadOnly = 992, "var-read-only", Failure,
+        "the state partition cannot be written: the kernel has made it read-only, as it does after errors of the disk",
+        "read `dmesg`; cut the power and switch on again, so that it is checked; replace the disk if it happens again";
 }
 
 impl Code {

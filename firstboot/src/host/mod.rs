@@ -20,6 +20,7 @@ use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
+use crate::status::Code;
 use crate::step::images::ArchiveImage;
 
 /// The machine did not do what it was told.
@@ -119,6 +120,19 @@ pub trait Host: Sync {
 }
 
 impl<'a> HostError {
+    /// The status code that says more than that something failed: the state partition is full or read-only.
+    pub fn storage(&self) -> Option<Code> {
+        let HostError::File { path, source, .. } = self else { return None };
+        if path.starts_with("/run/") {
+            return None;
+        }
+        match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Some(Code::VarFull),
+            std::io::ErrorKind::ReadOnlyFilesystem => Some(Code::VarReadOnly),
+            _ => None,
+        }
+    }
+
     /// Wraps an error about a file.
     pub fn file(action: &'static str, path: &'a str) -> impl FnOnce(std::io::Error) -> Self + 'a {
         move |source| HostError::File { action, path: path.to_owned(), source }

@@ -66,23 +66,23 @@ impl Host for RealHost {
     }
 
     fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError> {
-        files::write_durable(&self.path(path), bytes, mode).map_err(HostError::file("write", path))
+        files::write_durable(&files::Kernel, &self.path(path), bytes, mode).map_err(HostError::file("write", path))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
-        files::append_durable(&self.path(path), bytes).map_err(HostError::file("append to", path))
+        files::append_durable(&files::Kernel, &self.path(path), bytes).map_err(HostError::file("append to", path))
     }
 
     fn truncate(&self, path: &str, length: u64) -> Result<(), HostError> {
-        files::truncate_durable(&self.path(path), length).map_err(HostError::file("shorten", path))
+        files::truncate_durable(&files::Kernel, &self.path(path), length).map_err(HostError::file("shorten", path))
     }
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
-        files::remove_durable(&self.path(path)).map_err(HostError::file("remove", path))
+        files::remove_durable(&files::Kernel, &self.path(path)).map_err(HostError::file("remove", path))
     }
 
     fn link(&self, path: &str, target: &str) -> Result<(), HostError> {
-        files::link_durable(&self.path(path), target).map_err(HostError::file("link", path))
+        files::link_durable(&files::Kernel, &self.path(path), target).map_err(HostError::file("link", path))
     }
 
     fn exists(&self, path: &str) -> bool {

@@ -3,13 +3,15 @@
 
 #![allow(missing_docs)]
 
+pub mod power;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress};
+use super::{Host, HostError, InterfaceAddress, files};
 use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
@@ -64,6 +66,8 @@ pub struct State {
     /// Actions so far, and the point at which the plug is pulled: three points for each action.
     pub points: u64,
     pub plug: Option<u64>,
+    /// What the plug's pulling loses of what was not flushed, and which writes fail.
+    pub power: power::Power,
 }
 
 impl SimulatedHost {
@@ -86,11 +90,13 @@ impl SimulatedHost {
         self.state().points
     }
 
-    /// The power comes back: what is on the disk is still there, nothing else.
+    /// The power comes back: what was flushed to the disk is still there; of the rest, what chance left.
     pub fn reboot(&self) {
         let mut state = self.state();
+        state.lose_unflushed();
         state.docker_runs = false;
         state.plug = None;
+        state.power.plug_at = None;
         state.hostname = state
             .disk
             .files
@@ -110,6 +116,7 @@ impl SimulatedHost {
     fn act<R>(&self, half: impl FnOnce(&mut State), whole: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state();
         let first = state.points;
+        state.plug = state.plug.or_else(|| state.power.pulled_now().then_some(first));
         state.points += 3;
         let kill = |point| {
             if point {
@@ -190,32 +197,23 @@ impl Host for SimulatedHost {
         if path.starts_with("/run/") {
             return Ok(());
         }
-        self.act(|_| {}, |state| state.disk.files.insert(path.into(), (bytes.to_vec(), mode)));
-        Ok(())
+        files::write_durable(self, Path::new(path), bytes, mode).map_err(HostError::file("write", path))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
-        let add = |state: &mut State, bytes: &[u8]| {
-            state.disk.files.entry(path.into()).or_insert((Vec::new(), 0o600)).0.extend_from_slice(bytes);
-        };
-        self.act(|state| add(state, &bytes[..bytes.len() / 2]), |state| add(state, bytes));
-        Ok(())
+        files::append_durable(self, Path::new(path), bytes).map_err(HostError::file("append to", path))
     }
 
     fn truncate(&self, path: &str, length: u64) -> Result<(), HostError> {
-        let length = usize::try_from(length).unwrap();
-        self.act(|_| {}, |state| state.disk.files.get_mut(path).map(|(bytes, _)| bytes.truncate(length)));
-        Ok(())
+        files::truncate_durable(self, Path::new(path), length).map_err(HostError::file("shorten", path))
     }
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
-        self.act(|_| {}, |state| state.disk.files.remove(path));
-        Ok(())
+        files::remove_durable(self, Path::new(path)).map_err(HostError::file("remove", path))
     }
 
     fn link(&self, path: &str, target: &str) -> Result<(), HostError> {
-        self.act(|_| {}, |state| state.disk.links.insert(path.into(), target.into()));
-        Ok(())
+        files::link_durable(self, Path::new(path), target).map_err(HostError::file("link", path))
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -233,6 +231,7 @@ impl Host for SimulatedHost {
 
     fn run(&self, program: &str, arguments: &[&str], _: Duration) -> Result<Vec<u8>, HostError> {
         let command = format!("{program} {}", arguments.join(" "));
+        self.state().power.doing.clone_from(&command);
         self.act(
             |_| {},
             |state| {
@@ -272,6 +271,7 @@ impl Host for SimulatedHost {
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
+        self.state().power.doing = format!("engine {} {}", request.method, request.path);
         let answer = |status, body: &str| Ok(Response { status, body: body.as_bytes().to_vec() });
         if !self.state().docker_runs {
             return Err(EngineError::Socket(std::io::ErrorKind::ConnectionRefused.into()));
@@ -329,6 +329,8 @@ impl Host for SimulatedHost {
     fn sleep(&self, duration: Duration) {
         let mut state = self.state();
         state.slept += duration;
+        let slept = state.slept;
+        state.power.fault.take_if(|fault| fault.until <= slept);
         assert!(state.slept < Duration::from_hours(24), "the service waits for something that never comes");
         if state.disk.swarm == "pending" && state.pending_sleeps > 0 {
             state.pending_sleeps -= 1;

@@ -62,13 +62,13 @@ impl From<JoinError> for Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        Self { code: Code::Internal, text: error.to_string() }
+        Self { code: error.storage().unwrap_or(Code::Internal), text: error.to_string() }
     }
 }
 
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
-        Self { code: Code::Internal, text: error.to_string() }
+        Self { code: error.storage().unwrap_or(Code::Internal), text: error.to_string() }
     }
 }
 
@@ -175,8 +175,10 @@ impl<'a> Service<'a> {
                 continue;
             }
             journal.begin(&name, &inputs)?;
-            step.apply(self.host)
-                .map_err(|error: StepError| Failure { code: step.failure(), text: format!("{name}: {error}") })?;
+            step.apply(self.host).map_err(|error: StepError| Failure {
+                code: error.storage().unwrap_or_else(|| step.failure()),
+                text: format!("{name}: {error}"),
+            })?;
             journal.record(Event::Done { step: name, inputs })?;
         }
         Ok(())

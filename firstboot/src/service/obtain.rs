@@ -17,6 +17,9 @@ use crate::status::Code;
 /// Where the documents of the media are kept; they hold secrets.
 pub const KEPT: &str = "/var/lib/ingot/config.json";
 
+/// What a power cut may leave of it before it is whole; it holds secrets too.
+const KEPT_UNFINISHED: &str = "/var/lib/ingot/.config.json.ingot-new";
+
 /// How long a late medium is waited for before the node says that it waits.
 pub const MEDIUM_SECONDS: u64 = 60;
 /// How long one is waited for where the node could go on with what it read in an earlier boot.
@@ -143,6 +146,7 @@ impl Service<'_> {
     }
 
     fn read_kept(&self) -> Result<Option<Kept>, Failure> {
+        self.host.remove(KEPT_UNFINISHED)?;
         let Some(bytes) = self.host.read(KEPT, MAXIMUM_KEPT_BYTES)? else { return Ok(None) };
         let kept: Option<Kept> = serde_json::from_slice(&bytes).ok().filter(|kept: &Kept| kept.version == 1);
         if kept.is_none() {

@@ -1,3 +1,5 @@
+mod power;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -180,11 +182,9 @@ proptest::proptest! {
 #[test]
 fn a_changed_input_repeats_only_its_step() {
     let host = machine();
-    host.state().failing = vec!["systemctl start docker.service"];
-    host.state().plug = Some(69);
-    assert!(killed(&host, vec![stick("worker")]) || host.points() > 0);
+    host.state().power.plug_at = Some("systemctl start docker.service");
+    assert!(killed(&host, vec![stick("worker")]));
     host.reboot();
-    host.state().failing.clear();
     host.state().commands.clear();
     let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap().replace("\"n1\"", "\"n2\"");
     run(&host, vec![medium(&text)]);

@@ -36,6 +36,18 @@ pub enum StepError {
     Unfit(String),
 }
 
+impl StepError {
+    /// The status code that says more than which step failed.
+    pub fn storage(&self) -> Option<Code> {
+        match self {
+            StepError::Host(error) => error.storage(),
+            // The engine writes to the same partition.
+            StepError::Engine(error) if error.to_string().contains("no space left on device") => Some(Code::VarFull),
+            _ => None,
+        }
+    }
+}
+
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
