@@ -6,6 +6,7 @@ pub mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod host;
+pub mod http;
 pub mod join;
 pub mod journal;
 pub mod plan;

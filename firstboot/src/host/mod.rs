@@ -17,6 +17,7 @@ use thiserror::Error;
 pub use real::RealHost;
 
 use crate::config::{HostAddress, Machine, Secret};
+use crate::http::{HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
@@ -97,6 +98,8 @@ pub trait Host: Sync {
     fn source_address(&self, to: IpAddr) -> Option<IpAddr>;
     /// The addresses of a machine.
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError>;
+    /// Asks a server over HTTP, once.
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError>;
     /// Asks the container engine.
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError>;
     /// Asks a manager's rendezvous for a join token.

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use super::{Host, HostError, InterfaceAddress, addresses, files};
 use crate::config::{HostAddress, Machine, Secret};
+use crate::http::{self, HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
 use crate::step::images::{ArchiveImage, images_of};
+
+/// How long a name may take to be resolved.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The machine, or, for looking around in a directory, a tree that stands for its root.
 #[derive(Debug, Clone)]
@@ -33,6 +37,33 @@ impl RealHost {
 
     fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// The addresses of a machine, asked for at most `limit`.
+    ///
+    /// # Errors
+    /// [`HostError::Resolve`].
+    pub fn resolve_within(&self, host: &HostAddress, limit: Duration) -> Result<Vec<IpAddr>, HostError> {
+        let name = match host {
+            HostAddress::Ip(address) => return Ok(vec![*address]),
+            HostAddress::Name(name) => name,
+        };
+        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
+        // A static program has no name service switch; getent has the system's own.
+        let output = process::run("getent", &["ahosts", name], limit.min(RESOLVE_PATIENCE)).map_err(|error| {
+            failed(match error {
+                process::ProcessError::Failed { .. } => "no name server knows it".into(),
+                other => other.to_string(),
+            })
+        })?;
+        let text = String::from_utf8_lossy(&output).into_owned();
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
     }
 
     fn firmware_text(&self, name: &str) -> Option<String> {
@@ -152,26 +183,11 @@ impl Host for RealHost {
     }
 
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError> {
-        let name = match host {
-            HostAddress::Ip(address) => return Ok(vec![*address]),
-            HostAddress::Name(name) => name,
-        };
-        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
-        // A static program has no name service switch; getent has the system's own.
-        let output = process::run("getent", &["ahosts", name], Duration::from_secs(20)).map_err(|error| {
-            failed(match error {
-                process::ProcessError::Failed { .. } => "no name server knows it".into(),
-                other => other.to_string(),
-            })
-        })?;
-        let text = String::from_utf8_lossy(&output).into_owned();
-        let mut found: Vec<IpAddr> = Vec::new();
-        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
-            if !found.contains(&address) {
-                found.push(address);
-            }
-        }
-        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+        self.resolve_within(host, RESOLVE_PATIENCE)
+    }
+
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        http::exchange(self, request, &|name| std::env::var(name).ok())
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::{Host, HostError, InterfaceAddress, files};
 use crate::config::{HostAddress, Machine, Secret};
+use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, Refusal, RendezvousError};
@@ -57,6 +58,10 @@ pub struct State {
     pub addresses: Vec<InterfaceAddress>,
     /// What the manager's rendezvous answers, in order; the last answer is repeated.
     pub rendezvous: Vec<Result<(&'static str, u64), Refusal>>,
+    /// What is answered to requests, by their address: in order, the last answer repeated.
+    pub answers: BTreeMap<String, Vec<Result<HttpResponse, HttpReason>>>,
+    /// The requests that were made, bodies included.
+    pub requests: Vec<(Method, String, Vec<u8>)>,
     /// Commands that fail, by their beginning.
     pub failing: Vec<&'static str>,
     /// What the engine answers to a join: `active` by default.
@@ -268,6 +273,22 @@ impl Host for SimulatedHost {
             HostAddress::Ip(address) => Ok(vec![*address]),
             HostAddress::Name(name) => Err(HostError::Resolve { name: name.clone(), reason: "no name server".into() }),
         }
+    }
+
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        let mut state = self.state();
+        state.requests.push((request.method, request.url.to_owned(), request.body.to_vec()));
+        let unreachable = || Err(HttpReason::Connection("there is no such server".into()));
+        let answer = match state.answers.get_mut(request.url) {
+            Some(answers) if answers.len() > 1 => answers.remove(0),
+            Some(answers) => answers.first().cloned().unwrap_or_else(unreachable),
+            None => unreachable(),
+        };
+        match answer {
+            Ok(answer) if answer.body.len() as u64 > request.limit => Err(HttpReason::TooLarge(request.limit)),
+            answer => answer,
+        }
+        .map_err(|reason| HttpError::new(request.url, reason))
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
