@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::clock::civil::Civil;
 use rustix::ioctl::{self, NoArg, Opcode, Setter, Updater, opcode};
 
 /// `BLKRRPART`: read the partition table again.
@@ -134,6 +135,35 @@ pub fn change_partition(disk: &File, change: PartitionChange, number: u32, start
 pub fn resize_ext4(directory: &File, blocks: u64) -> io::Result<()> {
     // SAFETY: EXT4_IOC_RESIZE_FS reads one u64.
     unsafe { ioctl::ioctl(directory, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }.map_err(io::Error::from)
+}
+
+/// Sets the chip of the real-time clock (`rtc(4)`), which is in UTC.
+pub fn set_rtc(chip: &File, time: Civil) -> io::Result<()> {
+    #[repr(C)]
+    struct RtcTime {
+        second: i32,
+        minute: i32,
+        hour: i32,
+        day: i32,
+        /// From 0.
+        month: i32,
+        /// Since 1900.
+        year: i32,
+        /// The kernel does not read these three.
+        unused: [i32; 3],
+    }
+    const RTC_SET_TIME: Opcode = opcode::write::<RtcTime>(b'p', 0x0a);
+    let time = RtcTime {
+        second: time.second.into(),
+        minute: time.minute.into(),
+        hour: time.hour.into(),
+        day: time.day.into(),
+        month: i32::from(time.month) - 1,
+        year: i32::try_from(time.year - 1900).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        unused: [0; 3],
+    };
+    // SAFETY: the struct is laid out as in linux/rtc.h; RTC_SET_TIME reads one.
+    unsafe { ioctl::ioctl(chip, Setter::<RTC_SET_TIME, RtcTime>::new(time)) }.map_err(io::Error::from)
 }
 
 /// A command that runs with `root` as its root directory; `program` is a path inside it.

@@ -16,6 +16,7 @@ use super::fields::Fields;
 use super::node::{Extent, NodeConfig, read};
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
+use super::reporting::{is_secret_key, shown_value};
 use super::secret::REDACTED;
 use super::tree::{Node, Origin, Value};
 use super::values::Mac;
@@ -280,9 +281,24 @@ fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
         }
         value => into.push(Explained {
             key: path.to_owned(),
-            value: if matches!(path, "join.secret" | "join.token") { REDACTED.to_owned() } else { show(value) },
+            value: if matches!(path, "join.secret" | "join.token") || is_secret_key(path) {
+                REDACTED.to_owned()
+            } else {
+                show_at(path, value)
+            },
             origin: node.origin.clone(),
         }),
+    }
+}
+
+/// Shows a value; of an address only what is not secret in it.
+fn show_at(path: &str, value: &Value) -> String {
+    match value {
+        Value::Text(text) => shown_value(path, text).map_or_else(|| show(value), |text| format!("{text:?}")),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(|item| show_at(path, &item.value)).collect::<Vec<_>>().join(", "))
+        }
+        other => show(other),
     }
 }
 

@@ -22,6 +22,7 @@ mod fields;
 mod node;
 mod parse;
 mod problem;
+mod reporting;
 mod sample;
 mod secret;
 mod tree;
@@ -33,6 +34,7 @@ pub use node::{
 };
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use reporting::{ReportTo, TimeFrom, Url};
 pub use sample::SAMPLE;
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
 pub use tree::Origin;

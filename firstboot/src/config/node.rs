@@ -4,13 +4,26 @@ use serde::Serialize;
 
 use super::fields::Fields;
 use super::problem::{Findings, nearest};
+use super::reporting::{ReportTo, TimeFrom, read_report, read_time};
 use super::secret::{Secret, judge_cluster_secret};
 use super::tree::{Node, Value};
 use super::values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
 
 /// The keys of a document.
-pub const DOCUMENT_KEYS: &[&str] =
-    &["version", "hostname", "timezone", "ntp", "strict", "ssh", "network", "join", "machine"];
+pub const DOCUMENT_KEYS: &[&str] = &[
+    "version",
+    "hostname",
+    "timezone",
+    "ntp",
+    "strict",
+    "ssh",
+    "network",
+    "join",
+    "machine",
+    "report",
+    "time",
+    "write_back",
+];
 
 /// The join drivers that this version has.
 pub const DRIVERS: &[&str] = &["docker-swarm"];
@@ -37,6 +50,12 @@ pub struct NodeConfig {
     pub networks: Vec<Network>,
     /// The cluster that the node joins; `None` for a role that joins none.
     pub join: Option<Join>,
+    /// Where its states are sent.
+    pub report: Option<ReportTo>,
+    /// Whom it asks for the time.
+    pub time: TimeFrom,
+    /// Whether its result is written to the stick that its configuration came from.
+    pub write_back: bool,
 }
 
 /// One interface, or several alike.
@@ -135,6 +154,9 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         ssh_keys,
         networks,
         join,
+        report: fields.entry("report").and_then(|entry| read_report(&entry.node, findings)),
+        time: fields.entry("time").and_then(|entry| read_time(&entry.node, findings)).unwrap_or_default(),
+        write_back: fields.boolean("write_back", findings).unwrap_or(true),
     };
     Some(config)
 }

@@ -16,10 +16,12 @@ use thiserror::Error;
 
 pub use real::RealHost;
 
-use crate::config::{HostAddress, Machine, Secret};
+use crate::clock::https::ServerDate;
+use crate::config::{HostAddress, Machine, Secret, Url};
 use crate::http::{HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{EngineError, Request, Response};
 use crate::process::ProcessError;
+use crate::provider::{StickError, WriteResults};
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
 use crate::status::Code;
 use crate::step::images::ArchiveImage;
@@ -116,6 +118,15 @@ pub trait Host: Sync {
     fn now(&self) -> u64;
     /// Sets the node's clock.
     fn set_clock(&self, seconds: u64) -> Result<(), HostError>;
+    /// Seconds since 1970 by the real-time clock's chip, which is in UTC; `None` where there is none or it does not
+    /// know.
+    fn rtc(&self) -> Option<u64>;
+    /// Sets the real-time clock's chip.
+    fn set_rtc(&self, seconds: u64) -> Result<(), HostError>;
+    /// Asks an `https` server for its time ([`crate::clock::https::ask`]); why not, where it does not say.
+    fn https_date(&self, url: &Url, ca: Option<&str>) -> Result<ServerDate, String>;
+    /// Writes results to the configuration stick; gives its name for people.
+    fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError>;
     /// A random number below `bound` (1 or more).
     fn random_below(&self, bound: u64) -> u64;
     /// Waits.

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Host, HostError, InterfaceAddress, addresses, files};
-use crate::config::{HostAddress, Machine, Secret};
+use crate::clock::https::ServerDate;
+use crate::config::{HostAddress, Machine, Secret, Url};
 use crate::http::{self, HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
+use crate::provider::{self, StickError, WriteResults};
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
 use crate::step::images::{ArchiveImage, images_of};
 
@@ -223,6 +225,26 @@ impl Host for RealHost {
         let failed = |source: rustix::io::Errno| HostError::System { action: "set the clock", source: source.into() };
         let time = rustix::time::Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
         rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).map_err(failed)
+    }
+
+    fn rtc(&self) -> Option<u64> {
+        let bytes = self.read("/sys/class/rtc/rtc0/since_epoch", 64).ok()??;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+
+    fn set_rtc(&self, seconds: u64) -> Result<(), HostError> {
+        let path = "/dev/rtc0";
+        let chip = File::options().read(true).open(self.path(path)).map_err(HostError::file("open", path))?;
+        crate::sys::set_rtc(&chip, crate::clock::civil::Civil::of(seconds)).map_err(HostError::file("set", path))
+    }
+
+    fn https_date(&self, url: &Url, ca: Option<&str>) -> Result<ServerDate, String> {
+        let addresses = self.resolve(url.host()).map_err(|error| error.to_string())?;
+        crate::clock::https::ask(url, &addresses, ca)
+    }
+
+    fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError> {
+        provider::write_results(write)
     }
 
     fn random_below(&self, bound: u64) -> u64 {

@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 pub mod power;
+pub mod stick;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,10 +13,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Host, HostError, InterfaceAddress, files};
-use crate::config::{HostAddress, Machine, Secret};
+use crate::clock::https::ServerDate;
+use crate::config::{HostAddress, Machine, Secret, Url};
 use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
+use crate::provider::{StickError, WriteResults};
 use crate::rendezvous::{Grant, NodeIdentity, Refusal, RendezvousError};
 use crate::step::images::ArchiveImage;
 
@@ -71,8 +74,20 @@ pub struct State {
     /// Actions so far, and the point at which the plug is pulled: three points for each action.
     pub points: u64,
     pub plug: Option<u64>,
+    /// The stick that is plugged in, as far as results are written to it.
+    pub stick: Option<stick::Stick>,
+    /// The real-time clock's chip, and the `Date`s that servers give, by their address.
+    pub time: Time,
     /// What the plug's pulling loses of what was not flushed, and which writes fail.
     pub power: power::Power,
+}
+
+#[derive(Default)]
+pub struct Time {
+    pub rtc: Option<u64>,
+    pub dates: Vec<(String, Result<ServerDate, String>)>,
+    /// How often a server was asked.
+    pub asked: u32,
 }
 
 impl SimulatedHost {
@@ -341,6 +356,30 @@ impl Host for SimulatedHost {
     fn set_clock(&self, seconds: u64) -> Result<(), HostError> {
         self.act(|_| {}, |state| state.clock = seconds);
         Ok(())
+    }
+
+    fn rtc(&self) -> Option<u64> {
+        self.state().time.rtc
+    }
+
+    fn set_rtc(&self, seconds: u64) -> Result<(), HostError> {
+        self.state().time.rtc = Some(seconds);
+        Ok(())
+    }
+
+    fn https_date(&self, url: &Url, _: Option<&str>) -> Result<ServerDate, String> {
+        let mut state = self.state();
+        state.time.asked += 1;
+        let dates = state.time.dates.iter();
+        let found = dates.filter(|(known, _)| *known == url.to_string()).map(|(_, answer)| answer.clone()).next();
+        found.unwrap_or_else(|| Err("there is no such server".into()))
+    }
+
+    fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError> {
+        let mut state = self.state();
+        let stick = state.stick.as_mut().ok_or(StickError::NoStick)?;
+        write(stick).map_err(|error| StickError::of("INGOT (/dev/sdb1)", error))?;
+        Ok("INGOT (/dev/sdb1)".into())
     }
 
     fn random_below(&self, bound: u64) -> u64 {

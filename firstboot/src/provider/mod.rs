@@ -12,11 +12,13 @@
 //! A new source (a credential, a URL) is one more entry in [`Sources`].
 
 mod medium;
+mod results;
 mod volume;
 
 use crate::config::{Document, Format, Machine};
 
 pub use medium::{documents_of_cidata, documents_of_ingot};
+pub use results::{DIRECTORY as RESULTS_DIRECTORY, ResultsDirectory, StickError, WriteResults, write_results};
 pub use volume::{Volume, VolumeError};
 
 /// Where the role's defaults lie on the image.

@@ -12,13 +12,14 @@ mod obtain;
 mod offer;
 #[cfg(test)]
 mod tests;
+mod time;
 
 pub use offer::serve;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::clock::{ImageFacts, image_facts, raise};
+use crate::clock::{ImageFacts, image_facts};
 use crate::config::{Document, Loaded, Machine};
 use crate::host::{Host, HostError};
 use crate::join::{Backoff, Driver, JoinError, Joiner, Membership, driver, start_docker};
@@ -87,6 +88,8 @@ pub struct Service<'a> {
     said: BTreeSet<Code>,
     current: Vec<Document>,
     backoff: Backoff,
+    /// What is known of the clock.
+    clock: time::Knowledge,
     /// Whether something was held back in this boot, and whether it has been started.
     to_release: bool,
     released: bool,
@@ -102,6 +105,7 @@ impl<'a> Service<'a> {
             said: BTreeSet::new(),
             current: Vec::new(),
             backoff: Backoff::default(),
+            clock: time::Knowledge::default(),
             to_release: false,
             released: false,
         }
@@ -116,6 +120,7 @@ impl<'a> Service<'a> {
                     self.report.report(failure.code, &failure.text);
                     let waiting = failure.code == Code::WaitingForManager;
                     let pause = self.backoff.next(self.host, waiting);
+                    self.report.next_try(pause);
                     self.host.sleep(pause);
                 }
             }
@@ -124,11 +129,7 @@ impl<'a> Service<'a> {
 
     fn attempt(&mut self) -> Result<Arrived, Failure> {
         let facts = image_facts(self.host)?;
-        match raise(self.host, facts.build_time) {
-            Ok(true) => self.report.note("the clock was before the image's build; it is set to the build's time"),
-            Ok(false) => {}
-            Err(error) => self.report.note(&format!("the clock is before the image's build: {error}")),
-        }
+        self.bound_clock(facts.build_time);
         let mut journal = Journal::open(self.host)?;
         if journal.cut_off > 0 {
             self.report.note(&format!("the journal's last {} bytes were unfinished and are cut off", journal.cut_off));
@@ -141,6 +142,7 @@ impl<'a> Service<'a> {
             self.backoff.reset();
         }
         let loaded = obtained.loaded;
+        self.report.configured(&loaded.config);
         if self.first_time(Code::ConfigFound) {
             self.report.report(Code::ConfigFound, &obtained.from);
             loaded.warnings.iter().for_each(|warning| self.report.note(&format!("warning: {warning}")));
@@ -161,6 +163,7 @@ impl<'a> Service<'a> {
             self.released = true;
         }
         self.wait_for_network(&loaded, plan.join.is_some())?;
+        self.ask_the_time(&loaded.config, facts.build_time);
         self.join(&plan, &loaded, &machine, &mut journal)
     }
 

@@ -67,6 +67,9 @@ impl Service<'_> {
         let mut said_waiting: Option<u64> = None;
         loop {
             let found = self.sources.look(machine);
+            if !found.media.is_empty() || !found.unreadable.is_empty() {
+                self.report.medium_seen();
+            }
             if found.unreadable != said_unreadable {
                 found.unreadable.iter().for_each(|medium| self.report.report(Code::MediumUnreadable, medium));
                 said_unreadable.clone_from(&found.unreadable);

@@ -1,4 +1,5 @@
 mod power;
+mod secrets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -313,4 +314,49 @@ fn first_attempts_of_a_site_are_spread() {
     let moments: std::collections::BTreeSet<_> = (0..100).map(|id| splay(&format!("node{id}"), window)).collect();
     assert!(moments.len() > 90 && moments.iter().all(|moment| *moment < window));
     assert_eq!(splay("x", Duration::ZERO), Duration::ZERO);
+}
+
+fn with_time(found: &Found) -> Found {
+    let text = String::from_utf8(found.documents[0].bytes.clone()).unwrap();
+    medium(&format!("{text}[time]\nhttps = [\"https://gw.site\"]\n"))
+}
+
+#[test]
+fn a_dead_battery_does_not_keep_a_node_out() {
+    for clock in [7, 3_471_292_800] {
+        let host = machine();
+        host.put("/usr/lib/ingot/image.json", "{\"build_time\":1780000000}");
+        {
+            let mut state = host.state();
+            state.clock = clock;
+            let answer = crate::clock::https::ServerDate { date: 1_789_999_000, valid: (1_770_000_000, 1_800_000_000) };
+            state.time.dates = vec![("https://gw.site".into(), Ok(answer))];
+        }
+        let heard = run(&host, vec![with_time(&stick("manager"))]);
+        assert_eq!(heard.codes(), [130, 100, 200, 210, 130, 300, 310, 400, 500]);
+        assert!(heard.text(Code::ClockSet).contains("the image's build says 2026-05-28"));
+        assert_eq!((host.now(), host.rtc(), host.state().time.asked), (1_789_999_000, Some(1_789_999_000), 1));
+    }
+}
+
+#[test]
+fn nobody_is_asked_for_the_time_without_need_and_nobody_is_waited_for() {
+    let host = machine();
+    run(&host, vec![with_time(&stick("manager"))]);
+    assert_eq!(host.state().time.asked, 0, "the clock is plausible and nothing failed");
+
+    let host = machine();
+    host.state().clock = 7;
+    host.put("/usr/lib/ingot/image.json", "{\"build_time\":1780000000}");
+    let heard = run(&host, vec![with_time(&stick("manager"))]);
+    assert_eq!(heard.codes(), [130, 100, 200, 210, 950, 300, 310, 400, 500]);
+    assert!(heard.text(Code::ClockWrong).contains("https://gw.site: there is no such server"));
+
+    // A time server has set it meanwhile.
+    let host = machine();
+    host.state().clock = 7;
+    host.put("/usr/lib/ingot/image.json", "{\"build_time\":1780000000}");
+    host.put("/run/systemd/timesync/synchronized", "");
+    run(&host, vec![with_time(&stick("manager"))]);
+    assert_eq!(host.state().time.asked, 0);
 }
