@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::config::network::Prefix;
 use crate::config::{Hostname, Join, Machine, NodeConfig};
 use crate::step::{Archive, Effect, Step};
 
@@ -15,6 +16,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The steps that need the container engine, after the preflight.
     pub engine_steps: Vec<Step>,
+    /// What is made of disks and kernel settings before all that, in words.
+    pub hardware: Vec<String>,
     /// What it joins at last.
     pub join: Option<Join>,
 }
@@ -35,12 +38,17 @@ impl Plan {
     pub fn new(config: &NodeConfig, machine: &Machine, archives: Vec<Archive>) -> Self {
         let mut steps = vec![Step::Hostname(hostname(config, machine))];
         steps.extend(config.timezone.clone().map(Step::Timezone));
-        // The next three also undo what an earlier configuration set, so they are there even when empty.
+        // The next ones also undo what an earlier configuration set, so they are there even when empty.
         steps.push(Step::SshKeys(config.ssh_keys.clone()));
         steps.push(Step::Network(config.networks.clone()));
+        let own = config.networks.iter().flat_map(|network| &network.addresses);
+        let own = own.map(|cidr| Prefix::of(cidr.address, cidr.prefix)).collect();
+        steps.push(Step::Proxy(config.proxy.clone(), own));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
-        Self { steps, engine_steps, join: config.join.clone() }
+        let mut hardware = crate::disk::describe(&config.disks, config.swap.as_ref());
+        hardware.extend(crate::tuning::describe(&config.tuning));
+        Self { steps, engine_steps, hardware, join: config.join.clone() }
     }
 
     /// Everything that the plan does to the machine, in order. Nothing here needs the machine: what a step only finds
@@ -48,7 +56,12 @@ impl Plan {
     pub fn effects(&self) -> Vec<Planned> {
         let planned =
             |step: &Step| Planned { name: step.name().into(), text: step.describe(), effects: step.effects() };
-        let mut all: Vec<Planned> = self.steps.iter().chain(&self.engine_steps).map(planned).collect();
+        let hardware = self.hardware.iter().map(|text| {
+            let (name, text) = text.split_once(": ").unwrap_or(("hardware", text));
+            Planned { name: name.to_owned(), text: text.to_owned(), effects: Vec::new() }
+        });
+        let mut all: Vec<Planned> = hardware.collect();
+        all.extend(self.steps.iter().chain(&self.engine_steps).map(planned));
         if let Some(join) = &self.join {
             let driver = crate::join::driver(join);
             all.push(Planned { name: "join".into(), text: driver.describe(), effects: driver.effects() });
@@ -58,12 +71,9 @@ impl Plan {
 
     /// The plan in words, one line for each step.
     pub fn describe(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .steps
-            .iter()
-            .chain(&self.engine_steps)
-            .map(|step| format!("{}: {}", step.name(), step.describe()))
-            .collect();
+        let steps = self.steps.iter().chain(&self.engine_steps);
+        let steps = steps.map(|step| format!("{}: {}", step.name(), step.describe()));
+        let mut lines: Vec<String> = self.hardware.iter().cloned().chain(steps).collect();
         lines.push(match &self.join {
             None => "join: nothing".into(),
             Some(join) => format!("join: {}", crate::join::driver(join).describe()),
@@ -126,6 +136,7 @@ mod tests {
                 "timezone: time zone UTC",
                 "ssh-keys: 0 SSH keys for root",
                 "network: DHCP on every wired interface",
+                "proxy: no proxies",
                 "ntp: time servers 10.0.0.1",
                 "load-images: 1 archives of container images",
                 "join: nothing",

@@ -17,7 +17,6 @@ use super::explain::{Explained, Overridden, explained, overridden};
 use super::fields::Fields;
 use super::node::{Extent, NodeConfig, read};
 use super::opening::{Opener, open_all};
-use super::openstack;
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
 use super::seal::{Seal, read_seal};
@@ -165,12 +164,8 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
         Format::NodeToml | Format::PartToml => toml_tree(&name, &document.bytes, findings)?,
         Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
-        Format::NetworkConfig => {
-            let whole = Origin::document(&name);
-            findings.warning(&whole, "", "is not read by this version", "write [[network]] in node.toml");
-            Node::table(whole)
-        }
-        Format::NetworkData => openstack::network_data(&name, &document.bytes, findings)?,
+        Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
+        Format::NetworkData => cloud::network::network_data(&name, &document.bytes, findings)?,
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
@@ -230,7 +225,9 @@ fn for_machine(document: &Parsed, machine: &Machine) -> Node {
 
 fn flatten(documents: &[Node]) -> Node {
     let mut tree = Node::table(Origin::document(&Arc::from("configuration")));
-    documents.iter().for_each(|document| tree.merge(document.clone()));
+    for document in documents {
+        tree.merge(document.clone());
+    }
     // What is missing is missing from the document that has the last word.
     if let Some(last) = documents.last() {
         tree.origin = last.origin.clone();

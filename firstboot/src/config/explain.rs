@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::reporting::shown_value;
 use super::schema::is_secret;
 use super::secret::REDACTED;
 use super::tree::{Node, Origin, Value};
@@ -103,8 +104,19 @@ fn collect(node: &Node, path: &str, into: &mut Vec<Explained>) {
             collect(item, &format!("{path}[{index}]"), into);
         }
     } else {
-        let value = if is_secret(path) { REDACTED.to_owned() } else { show(&node.value) };
+        let value = if is_secret(path) { REDACTED.to_owned() } else { show_at(path, &node.value) };
         into.push(Explained { key: path.to_owned(), value, origin: node.origin.clone() });
+    }
+}
+
+/// Shows a value; of an address only what is not secret in it.
+fn show_at(path: &str, value: &Value) -> String {
+    match value {
+        Value::Text(text) => shown_value(path, text).map_or_else(|| show(value), |text| format!("{text:?}")),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(|item| show_at(path, &item.value)).collect::<Vec<_>>().join(", "))
+        }
+        other => show(other),
     }
 }
 

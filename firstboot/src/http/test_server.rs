@@ -1,6 +1,6 @@
 //! Servers for tests: plain ones that say what they are told, and `openssl s_server` with certificates of its own.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::missing_panics_doc)] // they serve tests alone
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::engine::{Body, EngineError, Request, Response};
 use super::{Driver, JoinError, Joiner, Membership, Offer, START_DOCKER, start_docker};
+use crate::clock;
 use crate::config::{Advertise, DockerSwarm, HostAddress, Secret, SwarmRole};
 use crate::host::{Host, HostError};
 use crate::rendezvous::{Grant, Refusal, RendezvousError};
@@ -374,9 +375,8 @@ fn worse(a: JoinError, b: JoinError) -> JoinError {
 /// begins today is not valid for a node whose clock says last year.
 fn trust_clock(host: &dyn Host, managers: u64) -> Result<(), HostError> {
     let own = host.now();
-    let synchronised = host.exists("/run/systemd/timesync/synchronized");
-    if !synchronised && own.abs_diff(managers) > CLOCK_TOLERANCE_SECONDS {
-        host.set_clock(managers)?;
+    if !clock::is_synchronised(host) && own.abs_diff(managers) > CLOCK_TOLERANCE_SECONDS {
+        clock::correct(host, managers)?;
     }
     Ok(())
 }

@@ -56,6 +56,11 @@ pub enum JoinError {
 impl JoinError {
     /// The status code.
     pub fn code(&self) -> Code {
+        if let JoinError::Host(error) = self
+            && let Some(code) = error.storage()
+        {
+            return code;
+        }
         match self {
             JoinError::Host(HostError::Resolve { .. }) | JoinError::NoManagerYet(_) => Code::WaitingForManager,
             JoinError::Host(_) | JoinError::Preflight(_) | JoinError::Engine(EngineError::Socket(_)) => {

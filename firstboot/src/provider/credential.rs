@@ -1,7 +1,7 @@
 //! The credential `ingot.node.toml`: what a hypervisor or a management controller hands in.
 //!
 //! Ways to hand it in are those of systemd.system-credentials(7): SMBIOS type 11, `io.systemd.credential:NAME=TEXT` or
-//! `io.systemd.credential.binary:NAME=BASE64`, and QEMU's fw_cfg, `opt/io.systemd.credentials/NAME`. They are read from
+//! `io.systemd.credential.binary:NAME=BASE64`, and QEMU's `fw_cfg`, `opt/io.systemd.credentials/NAME`. They are read from
 //! the firmware itself, because systemd imports them only from version 252 on, and Ubuntu 22.04 has 249. Where a newer
 //! systemd has imported one, also from the EFI system partition, its copy is taken.
 

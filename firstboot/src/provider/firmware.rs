@@ -4,6 +4,8 @@
 //! needed for it, other than for `/sys/firmware/dmi/entries`, and it is there with every systemd. Format: DMTF
 //! DSP0134, section 6.1 (structures) and 7.12 (type 11, OEM strings).
 
+use std::time::Duration;
+
 use crate::host::Host;
 
 const TABLE: &str = "/sys/firmware/dmi/tables/DMI";
@@ -40,6 +42,15 @@ const FIELDS: [(&str, &str); 17] = [
 pub fn field(host: &dyn Host, file: &str) -> Option<String> {
     let bytes = host.read(&format!("/sys/class/dmi/id/{file}"), 4096).ok()??;
     Some(String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// Loads the module behind which QEMU's `fw_cfg` is. A systemd from 252 on has done that; udev comes to it late.
+pub fn load_module(host: &dyn Host) {
+    let here = host.exists("/sys/firmware/qemu_fw_cfg");
+    if !here && field(host, "sys_vendor").as_deref() == Some("QEMU") {
+        // A kernel without the module has no credentials there either.
+        let _ = host.run("modprobe", &["--quiet", "qemu_fw_cfg"], Duration::from_secs(10));
+    }
 }
 
 /// The OEM strings of the machine, in their order.
@@ -117,7 +128,9 @@ pub fn table_with(strings: &[&str]) -> Vec<u8> {
     let mut table = vec![32, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 5, 1, 0, 1];
     table.extend(b"QEMU\0KVM\0\0");
     table.extend([OEM_STRINGS, 5, 2, 0, u8::try_from(strings.len()).unwrap()]);
-    strings.iter().for_each(|text| table.extend([text.as_bytes(), b"\0"].concat()));
+    for text in strings {
+        table.extend([text.as_bytes(), b"\0"].concat());
+    }
     table.push(0);
     if strings.is_empty() {
         table.push(0);
@@ -138,6 +151,18 @@ mod tests {
         assert_eq!(strings_of(&table, 1), ["QEMU", "KVM"]);
         assert!(strings_of(&table_with(&[]), OEM_STRINGS).is_empty());
         assert!(strings_of(&[], OEM_STRINGS).is_empty());
+    }
+
+    #[test]
+    fn the_module_is_loaded_on_qemu_alone() {
+        let commands = |vendor: &str| {
+            let host = SimulatedHost::default();
+            host.put("/sys/class/dmi/id/sys_vendor", vendor);
+            load_module(&host);
+            host.state().commands.clone()
+        };
+        assert_eq!(commands("QEMU\n"), ["modprobe --quiet qemu_fw_cfg"]);
+        assert!(commands("Dell Inc.\n").is_empty());
     }
 
     #[test]

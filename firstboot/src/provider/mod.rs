@@ -26,12 +26,14 @@ mod fetch;
 mod firmware;
 mod medium;
 mod nocloud;
+mod results;
 mod signed;
 #[cfg(test)]
 mod tests;
 mod volume;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use crate::config::{Document, Format, Machine, Secret, seal_of};
 use crate::host::Host;
@@ -39,6 +41,9 @@ use crate::stage1::cmdline::split;
 
 pub use devices::{BlockDevices, Labelled, Media};
 pub use fetch::Fetcher;
+pub use results::{DIRECTORY as RESULTS_DIRECTORY, ResultsDirectory, StickError, WriteResults, write_results};
+#[cfg(test)]
+pub use signed::test_keys;
 pub use signed::{SignatureError, Signed, keep_signed, newest_signature};
 pub use volume::{Volume, VolumeError};
 
@@ -126,12 +131,14 @@ pub struct NodeSources<'a> {
     host: &'a dyn Host,
     media: &'a dyn Media,
     fetcher: Fetcher,
+    /// Set once the firmware's ways are open.
+    prepared: OnceLock<()>,
 }
 
 impl<'a> NodeSources<'a> {
     /// All sources of a machine.
     pub fn new(host: &'a dyn Host, media: &'a dyn Media) -> Self {
-        Self { host, media, fetcher: Fetcher::default() }
+        Self { host, media, fetcher: Fetcher::default(), prepared: OnceLock::new() }
     }
 
     fn surroundings<'b>(&'b self, machine: &'b Machine) -> Surroundings<'b> {
@@ -151,9 +158,12 @@ impl<'a> NodeSources<'a> {
 
 impl Sources for NodeSources<'_> {
     fn look(&self, machine: &Machine) -> Found {
+        self.prepared.get_or_init(|| firmware::load_module(self.host));
         let surroundings = self.surroundings(machine);
         let mut found = Found::default();
-        PROVIDERS.iter().for_each(|look| look(&surroundings, &mut found));
+        for look in PROVIDERS {
+            look(&surroundings, &mut found);
+        }
         found
     }
 

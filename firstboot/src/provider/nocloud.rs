@@ -83,8 +83,8 @@ pub fn look_at_directories(surroundings: &Surroundings<'_>, found: &mut Found) {
 /// Reads what the serial number says.
 pub fn look_at_serial(surroundings: &Surroundings<'_>, found: &mut Found) {
     let Some(serial) = field(surroundings.host, "product_serial") else { return };
-    let words = serial.split_whitespace().filter_map(|word| word.strip_prefix("ds="));
-    if let Some(seed) = words.filter_map(Seed::parse).next() {
+    let mut words = serial.split_whitespace().filter_map(|word| word.strip_prefix("ds="));
+    if let Some(seed) = words.find_map(Seed::parse) {
         look_at_seed(surroundings, "smbios", &seed, found);
     }
 }

@@ -129,6 +129,7 @@ pub fn newest_signature(found: &Found, keys: &[SiteKey]) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(missing_docs, clippy::missing_panics_doc, clippy::new_without_default)]
 pub mod test_keys {
     //! A site's key and its signatures, by the library that minisign's author maintains.
 

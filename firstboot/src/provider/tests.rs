@@ -195,18 +195,17 @@ fn hostname_with(places: &[usize]) -> (String, String, Vec<String>) {
 #[test]
 fn of_every_pair_of_places_the_higher_one_wins_and_is_named() {
     let mut pairs = 0;
-    for lower in 0..PLACES.len() {
-        for higher in lower + 1..PLACES.len() {
+    let begins = |place: Place| place(&SimulatedHost::default(), &Directories::default(), "x");
+    for (lower, (lower_name, lower_place)) in PLACES.into_iter().enumerate() {
+        for (higher, (higher_name, higher_place)) in PLACES.into_iter().enumerate().skip(lower + 1) {
+            let (expected, below) = (begins(higher_place), begins(lower_place));
+            let shown = format!("{lower_name} and {higher_name}");
             // In whatever order they come to be there.
             for places in [[lower, higher], [higher, lower]] {
                 let (name, origin, warnings) = hostname_with(&places);
-                let shown = format!("{} and {}", PLACES[lower].0, PLACES[higher].0);
                 assert_eq!(name, format!("host{higher}"), "{shown}");
-                let (host, media) = (SimulatedHost::default(), Directories::default());
-                let expected = PLACES[higher].1(&host, &media, "x");
                 assert!(origin.starts_with(expected), "{shown}: {origin} is not {expected}");
                 // Two kinds of sources contradict each other; both are named.
-                let below = PLACES[lower].1(&host, &media, "x");
                 let kind = |origin: &str| origin.split_once(':').map(|(kind, _)| kind.to_owned());
                 let contradict = lower > 0 && kind(expected) != kind(below);
                 let said = warnings.iter().any(|warning| warning.starts_with(expected) && warning.contains(below));

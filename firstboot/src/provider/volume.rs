@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
@@ -56,6 +57,8 @@ pub struct Volume {
     root: OwnedFd,
     /// Keeps the mount: the kernel dissolves it when this is closed.
     _mount: Option<OwnedFd>,
+    /// Held until the mount is gone.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl VolumeError {
@@ -64,6 +67,8 @@ impl VolumeError {
         matches!(self, VolumeError::Read { source, .. } if source.kind() != std::io::ErrorKind::NotFound)
     }
 }
+/// Held while a medium is mounted: it cannot be mounted read-only and writable at once.
+pub(super) static MOUNTING: Mutex<()> = Mutex::new(());
 
 impl Volume {
     /// Mounts a device.
@@ -71,10 +76,11 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::Mount`].
     pub fn open_device(device: &Path) -> Result<Self, VolumeError> {
+        let turn = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reasons = Vec::new();
         for (filesystem, options) in FILESYSTEMS {
             match mount(device, filesystem, options) {
-                Ok((root, mount)) => return Ok(Self { root, _mount: Some(mount) }),
+                Ok((root, mount)) => return Ok(Self { root, _mount: Some(mount), _turn: Some(turn) }),
                 Err(error) => reasons.push(format!("{filesystem}: {error}")),
             }
         }
@@ -88,7 +94,7 @@ impl Volume {
     pub fn open_directory(directory: &Path) -> Result<Self, VolumeError> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("."))?;
-        Ok(Self { root, _mount: None })
+        Ok(Self { root, _mount: None, _turn: None })
     }
 
     /// The names in the top directory, sorted.

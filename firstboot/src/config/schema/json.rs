@@ -84,6 +84,12 @@ fn key_schema(key: &Key) -> Value {
         }),
         Kind::IntegerOrText(form) => json!({ "anyOf": [{ "type": "integer" }, text(form)] }),
         Kind::BooleanOrText(form) => json!({ "anyOf": [{ "type": "boolean" }, text(form)] }),
+        Kind::OneOrMore(form) => json!({ "anyOf": [text(form), { "type": "array", "items": text(form) }] }),
+        Kind::IntegersOrTexts(form) => {
+            json!({ "type": "array", "items": { "anyOf": [{ "type": "integer" }, text(form)] } })
+        }
+        Kind::Reference => reference(),
+        Kind::References => json!({ "type": "array", "items": reference() }),
         Kind::Commands => json!({
             "type": "array",
             "items": { "anyOf": [
@@ -99,6 +105,11 @@ fn key_schema(key: &Key) -> Value {
         more["examples"] = json!([example]);
     }
     merge(schema, more)
+}
+
+/// An interface, as members and parents are written.
+fn reference() -> Value {
+    json!({ "anyOf": [{ "type": "string" }, table_schema("network[].match")] })
 }
 
 fn text(form: Form) -> Value {

@@ -38,6 +38,8 @@ pub struct Key {
     pub doc: &'static str,
     /// A valid value, in TOML.
     pub example: &'static str,
+    /// What must stand in the document beside it for it to have a meaning, in TOML.
+    pub beside: &'static str,
 }
 
 /// Who must have a key.
@@ -74,6 +76,14 @@ pub enum Kind {
     IntegerOrText(Form),
     /// True, false, or a text of a form.
     BooleanOrText(Form),
+    /// A text of a form, or a list of them.
+    OneOrMore(Form),
+    /// A list of whole numbers and texts of a form.
+    IntegersOrTexts(Form),
+    /// An interface: its name, or a table that matches it.
+    Reference,
+    /// A list of interfaces.
+    References,
     /// A list of lists of texts: commands with their arguments.
     Commands,
 }
@@ -90,7 +100,7 @@ pub struct Form {
 
 impl Key {
     const fn new(path: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Self {
-        Self { path, kind, default: "", secret: false, only: &[], need: Need::Optional, doc, example }
+        Self { path, kind, default: "", secret: false, only: &[], need: Need::Optional, doc, example, beside: "" }
     }
 
     const fn default(mut self, default: &'static str) -> Self {
@@ -115,6 +125,11 @@ impl Key {
 
     const fn only(mut self, who: &'static [&'static str]) -> Self {
         self.only = who;
+        self
+    }
+
+    const fn beside(mut self, beside: &'static str) -> Self {
+        self.beside = beside;
         self
     }
 

@@ -1,5 +1,8 @@
 //! The keys, in the order in which people meet them.
 
+mod hardware;
+mod network;
+
 use super::{Form, Key, Kind};
 use crate::config::DRIVERS;
 
@@ -13,10 +16,11 @@ const CIDR: Form = Form { name: "an address with its prefix length", pattern: "^
 const IP: Form = Form { name: "an IP address", pattern: "^[0-9A-Fa-f:.]+$" };
 const SSH_KEY: Form = Form { name: "a line of a .pub file", pattern: "^\\s*(ssh-|ecdsa-|sk-)\\S+\\s+\\S+" };
 const SITE_KEY: Form = Form { name: "a public key of minisign", pattern: "^\\s*RW[A-Za-z0-9+/=]+\\s*$" };
+const URL: Form = Form { name: "a URL", pattern: "^https?://" };
 const TEXT: Form = Form { name: "a text", pattern: "" };
 
 /// All keys: a list for each group.
-pub const KEYS: &[&[Key]] = &[NODE, NETWORK, JOIN, SEAL, MACHINE];
+pub const KEYS: &[&[Key]] = &[NODE, network::KEYS, hardware::KEYS, JOIN, SEAL, REPORT, MACHINE];
 
 const NODE: &[Key] = &[
     Key::new("version", Kind::Integer(1, 1), "1", "The version of the format.").required(),
@@ -35,29 +39,6 @@ const NODE: &[Key] = &[
         "Lines of `.pub` files, without options; these may log in as root. Passwords do not work.",
     )
     .default("`[]`"),
-];
-
-const NETWORK: &[Key] = &[
-    Key::new("network", Kind::Tables, "", "Interfaces that get something else than DHCP."),
-    Key::new("network[].match", Kind::Table, "", "Which interface: exactly one of the keys in it.").required(),
-    Key::new("network[].match.mac", Kind::Text(MAC), "\"52:54:00:12:34:56\"", "The one with this hardware address."),
-    Key::new(
-        "network[].match.name",
-        Kind::Text(INTERFACE),
-        "\"en*\"",
-        "Those with this name; `*`, `?` and `[...]` are patterns.",
-    ),
-    Key::new("network[].dhcp", Kind::Boolean, "true", "Ask a DHCP server, also beside static addresses.")
-        .default("`true` without addresses, else `false`"),
-    Key::new("network[].addresses", Kind::Texts(CIDR), "[\"10.77.0.10/24\"]", "Static addresses, IPv4 and IPv6.")
-        .default("`[]`"),
-    Key::new(
-        "network[].gateway",
-        Kind::Text(IP),
-        "\"10.77.0.1\"",
-        "The default gateway, in one of the networks of `addresses`.",
-    ),
-    Key::new("network[].dns", Kind::Texts(IP), "[\"10.77.0.1\"]", "Name servers.").default("`[]`"),
 ];
 
 const SWARM: &[&str] = &["docker-swarm"];
@@ -119,6 +100,35 @@ const SEAL: &[Key] = &[
     )
     .default("`false`"),
     Key::new("seal.block_usb", Kind::Boolean, "true", "Block USB storage once the node has joined.").default("`false`"),
+];
+
+const PEM: Form = Form { name: "the text of a PEM file", pattern: "-----BEGIN CERTIFICATE-----" };
+const CERTIFICATE: &str = include_str!("certificate.toml");
+const REPORT: &[Key] = &[
+    Key::new("report", Kind::Table, "", "Where the node's states are sent."),
+    Key::new("report.url", Kind::Text(URL), "\"https://status.site/nodes\"", "The address that takes a POST of JSON.")
+        .required(),
+    Key::new(
+        "report.headers",
+        Kind::Map,
+        "{ Authorization = \"Bearer token\" }",
+        "Headers that go along; only over `https`.",
+    )
+    .secret(),
+    Key::new("report.ca", Kind::Text(PEM), CERTIFICATE, "The authorities that may vouch for the server, in PEM.")
+        .default("the image's"),
+    Key::new("time", Kind::Table, "", "Whom the node asks for the time while no time server has set its clock."),
+    Key::new(
+        "time.https",
+        Kind::Texts(URL),
+        "[\"https://gateway.site\"]",
+        "`https` addresses whose `Date` is taken; eight at most.",
+    )
+    .default("`[]`"),
+    Key::new("time.ca", Kind::Text(PEM), CERTIFICATE, "The authorities that may vouch for them, in PEM.")
+        .default("the image's"),
+    Key::new("write_back", Kind::Boolean, "false", "Write the result to the stick that the configuration came from.")
+        .default("`true`"),
 ];
 
 const MACHINE: &[Key] = &[
