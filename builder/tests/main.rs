@@ -6,6 +6,7 @@
 mod archive;
 mod build;
 mod bundle;
+mod config;
 mod context;
 mod determinism;
 mod full_disk;

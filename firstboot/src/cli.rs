@@ -1,6 +1,6 @@
-//! The `firstboot` command: `run` (the service), `status`, `check`.
+//! The `firstboot` command: `run` (the service), `status`, `check`, `medium` and `unseal`.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input; of `status` also 3: the node is on its way.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Document, Format, Loaded, MachineMatch, check};
-use crate::host::RealHost;
-use crate::provider::{LabelledMedia, ROLE_DEFAULTS};
-use crate::report::{Report, Reporter, STATUS_FILE, Status, notify, read_status};
-use crate::service::{Service, serve};
+use crate::host::{Host, RealHost};
+use crate::provider::{BlockDevices, NodeSources, ROLE_DEFAULTS};
+use crate::report::{Report, Reporter, STATUS_FILE, Status, notify, post, read_status, screen, stick, uptime_ms};
+use crate::service::{Service, look_at_plugged_medium, serve, unseal};
+use crate::status::Severity;
 
 /// Makes this machine what its node.toml says, and joins it to its cluster.
 #[derive(Parser)]
@@ -30,12 +31,22 @@ enum Command {
         #[arg(long)]
         quiet: bool,
     },
-    /// Shows where this node is
+    /// Shows where this node is; the exit status is 0 at the goal, 1 in a failure, 3 on the way
     Status {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
+    /// Looks at the media of a sealed node: names what is ignored, takes what is signed (a medium's event starts this)
+    Medium,
+    /// Lifts the seal of a node that has joined: the media that are plugged in now count, then it is sealed again
+    Unseal {
+        /// Forget the present configuration too, and wait for a new one
+        #[arg(long)]
+        forget: bool,
+    },
+    /// Prints what the screen at the machine shows
+    Screen,
     /// Checks configuration files and says what they make of this or other machines
     Check {
         /// node.toml files, the one that wins last
@@ -52,6 +63,9 @@ pub fn main() -> ExitCode {
     let code = match Arguments::parse().command {
         Command::Run { quiet } => run(quiet),
         Command::Status { json } => status(json),
+        Command::Medium => medium(),
+        Command::Unseal { forget } => lift_seal(forget),
+        Command::Screen => draw(),
         Command::Check { files, role } => check_files(&files, role.as_deref()),
     };
     ExitCode::from(code)
@@ -71,12 +85,84 @@ fn run(quiet: bool) -> u8 {
     let reporter = Reporter::new(&host, !quiet);
     // The boot must not wait for a cluster: what depends on it asks the status.
     notify("READY=1");
-    let arrived = Service::new(&host, &reporter, &LabelledMedia).run();
-    if let Some(driver) = arrived.driver {
-        serve(&host, &reporter, &*driver);
-    }
-    reporter.note("nothing more to do");
+    let media = BlockDevices::default();
+    std::thread::scope(|scope| {
+        let ending = Ending(&reporter);
+        if !quiet && screen::exists() {
+            scope.spawn(|| screen::follow(&reporter, &host));
+        }
+        let delivering =
+            [scope.spawn(|| stick::follow(&reporter, &host)), scope.spawn(|| post::follow(&reporter, &host))];
+        let arrived = Service::new(&host, &reporter, &NodeSources::new(&host, &media)).run();
+        if let Some(driver) = arrived.driver {
+            serve(&host, &reporter, &*driver);
+        }
+        reporter.close();
+        for thread in delivering {
+            // One that has failed has nothing more to deliver.
+            let _ = thread.join();
+        }
+        reporter.note("nothing more to do");
+        drop(ending);
+    });
     0
+}
+
+/// Ends the followers when the service ends, also when it ends by a defect: systemd then starts it anew at once.
+struct Ending<'a>(&'a Reporter<'a>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+const SERVICE: &str = "ingot-firstboot.service";
+
+fn restart_service(host: &RealHost) -> u8 {
+    match host.run("systemctl", &["restart", "--no-block", SERVICE], std::time::Duration::from_secs(30)) {
+        Ok(_) => 0,
+        Err(error) => {
+            complain(&error.to_string());
+            1
+        }
+    }
+}
+
+fn medium() -> u8 {
+    let host = RealHost::default();
+    let (reporter, media) = (Reporter::new(&host, true), BlockDevices::default());
+    let before = read_status(&host);
+    let sources = NodeSources::new(&host, &media);
+    let taken = look_at_plugged_medium(&mut Service::new(&host, &reporter, &sources), &host);
+    match taken {
+        Ok(true) => restart_service(&host),
+        Ok(false) => {
+            // The node is still what it was.
+            if let Some(before) = before.filter(|before| read_status(&host).is_some_and(|now| now.code != before.code))
+            {
+                reporter.report(before.code, &before.text);
+            }
+            0
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            1
+        }
+    }
+}
+
+fn lift_seal(forget: bool) -> u8 {
+    if !rustix::process::geteuid().is_root() {
+        complain("only root may lift the seal");
+        return 1;
+    }
+    let host = RealHost::default();
+    if let Err(error) = unseal(&host, &Reporter::new(&host, false), forget) {
+        complain(&error.to_string());
+        return 1;
+    }
+    restart_service(&host)
 }
 
 fn status(json: bool) -> u8 {
@@ -92,13 +178,35 @@ fn status(json: bool) -> u8 {
     } else {
         show(&status);
     }
-    u8::from(status.code.is_failure())
+    exit_status(&status)
+}
+
+/// 0 at the goal, 1 in a failure, 3 on the way.
+fn exit_status(status: &Status) -> u8 {
+    match status.code.severity() {
+        Severity::Success => 0,
+        Severity::Failure => 1,
+        Severity::Progress | Severity::Waiting => 3,
+    }
+}
+
+fn draw() -> u8 {
+    let host = RealHost::default();
+    let status = read_status(&host);
+    for line in screen::render(status.as_ref(), &host.addresses().unwrap_or_default(), uptime_ms()) {
+        say(&line);
+    }
+    u8::from(status.is_none())
 }
 
 fn show(status: &Status) {
     say(&status.code.line(&status.text));
     if !status.code.remedy().is_empty() {
         say(&format!("  cause:  {}\n  remedy: {}", status.code.cause(), status.code.remedy()));
+    }
+    status.delivered.iter().for_each(|(way, text)| say(&format!("  {way}: {text}")));
+    if let Some(left) = status.next_try_uptime_ms.and_then(|at| at.checked_sub(uptime_ms())) {
+        say(&format!("  next try in {} s", left.div_ceil(1000)));
     }
     say("\nhistory of this boot (seconds after the kernel started):");
     for moment in &status.history {

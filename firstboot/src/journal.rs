@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::host::{Host, HostError};
+use crate::status::Code;
 
 /// Where the journal lies.
 pub const JOURNAL: &str = "/var/lib/ingot/journal";
@@ -23,6 +24,13 @@ const MAXIMUM_BYTES: u64 = 64 * 1024 * 1024;
 #[derive(Debug, Error)]
 #[error("the journal {JOURNAL}: {0}")]
 pub struct JournalError(#[from] HostError);
+
+impl JournalError {
+    /// The status code that says more than that the journal cannot be kept.
+    pub fn storage(&self) -> Option<Code> {
+        self.0.storage()
+    }
+}
 
 /// The hash of everything that a step depends on; the step is done again when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +73,8 @@ pub enum Event {
         /// The node's identity in the cluster.
         node: String,
     },
+    /// Somebody who is root has lifted the seal; what the node has joined it stays in.
+    Unsealed,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,6 +93,7 @@ pub struct Journal<'a> {
     begun: Option<(String, Inputs)>,
     done: BTreeMap<String, Inputs>,
     joined: Option<(String, String)>,
+    sealed: bool,
     /// How many bytes at the end could not be read and were cut off.
     pub cut_off: u64,
 }
@@ -106,6 +117,7 @@ impl<'a> Journal<'a> {
             begun: None,
             done: BTreeMap::new(),
             joined: None,
+            sealed: false,
             cut_off,
         };
         for event in events {
@@ -125,7 +137,11 @@ impl<'a> Journal<'a> {
                 self.begun = None;
                 self.done.insert(step, inputs);
             }
-            Event::Joined { driver, node } => self.joined = Some((driver, node)),
+            Event::Joined { driver, node } => {
+                self.joined = Some((driver, node));
+                self.sealed = true;
+            }
+            Event::Unsealed => self.sealed = false,
         }
     }
 
@@ -166,6 +182,24 @@ impl<'a> Journal<'a> {
     /// The driver and the node's identity, once it has joined.
     pub fn joined(&self) -> Option<(&str, &str)> {
         self.joined.as_ref().map(|(driver, node)| (driver.as_str(), node.as_str()))
+    }
+}
+
+impl Journal<'_> {
+    /// True once the node has joined, until somebody lifts the seal.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// The same from the file alone, for a process beside the service: nothing is cut off, what the service is just
+    /// writing is only not read yet.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn says_sealed(host: &dyn Host) -> Result<bool, JournalError> {
+        let (events, _) = read(&host.read(JOURNAL, MAXIMUM_BYTES)?.unwrap_or_default());
+        let last = events.iter().rev().find(|event| matches!(event, Event::Joined { .. } | Event::Unsealed));
+        Ok(matches!(last, Some(Event::Joined { .. })))
     }
 }
 
@@ -246,6 +280,10 @@ mod tests {
         assert!(!journal.is_done("b", &Inputs::of([&b"b"[..]])));
         assert_eq!(journal.joined(), Some(("docker-swarm", "n1")));
         assert_eq!(journal.cut_off, 0);
+        assert!(journal.is_sealed() && Journal::says_sealed(&host).unwrap());
+        Journal::open(&host).unwrap().record(Event::Unsealed).unwrap();
+        let journal = Journal::open(&host).unwrap();
+        assert!(!journal.is_sealed() && journal.joined().is_some() && !Journal::says_sealed(&host).unwrap());
     }
 
     #[test]

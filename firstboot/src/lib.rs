@@ -3,9 +3,12 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod disk;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod glob;
 pub mod host;
+pub mod http;
 pub mod join;
 pub mod journal;
 pub mod plan;
@@ -18,3 +21,4 @@ pub mod stage1;
 pub mod status;
 pub mod step;
 pub mod sys;
+pub mod tuning;

@@ -80,9 +80,20 @@ codes! {
     WaitingForConfig = 110, "waiting-for-config", Waiting,
         "no medium with configuration is there and the role cannot do without",
         "plug in a volume labelled INGOT with node.toml, or one labelled CIDATA; it is read as soon as it appears";
+    ConfigReplaced = 120, "config-replaced", Progress,
+        "a sealed node has taken a signed configuration from a medium in the place of its own", "";
+    MediumIgnored = 121, "medium-ignored", Progress,
+        "a medium with configuration was plugged into a sealed node and is ignored; the text names it and why",
+        "sign it with a site key, or lift the seal with `firstboot unseal`; if nobody meant to plug it in, find out who did";
+    // The clock.
+    ClockSet = 130, "clock-set", Progress, "the clock was wrong and has been set; the text says from what it knows the time", "";
     // Applying it.
     Applying = 200, "applying", Progress, "the plan's steps are being carried out", "";
+    DisksReady = 205, "disks-ready", Progress, "the data disks are there and mounted; the text names each", "";
     NetworkUp = 210, "network-up", Progress, "the node has the addresses that it was told, or one by DHCP", "";
+    TuningPartial = 220, "tuning-partial", Progress,
+        "the kernel did not take some settings of [tuning] as they were asked for; the node goes on",
+        "/run/ingot/tuning.json has requested and effective value of each; leave out what this machine does not have";
     Preflight = 300, "preflight", Progress, "what the join needs is being started and checked", "";
     ImagesLoaded = 310, "images-loaded", Progress, "the container images that came with the image are in the engine", "";
     // Joining.
@@ -114,9 +125,15 @@ codes! {
     MediumUnreadable = 911, "medium-unreadable", Failure,
         "a medium with the right label is there but cannot be read",
         "use a FAT, ISO 9660 or ext4 volume without symbolic links; try another stick";
+    SignatureRefused = 912, "signature-refused", Failure,
+        "the role asks for signed configuration, and a document has no signature, or none that counts",
+        "sign every file with the site key (`minisign -S -m node.toml`) and put the .minisig files beside them";
     NetworkFailed = 920, "network-failed", Failure,
         "the node has not got its addresses in time",
         "check the cable, the match of each [[network]] and the DHCP server; the node keeps trying";
+    NetworkFallback = 921, "network-fallback", Failure,
+        "the configured network gave no addresses though a cable is in; the last one that worked, or DHCP on every wired interface, is in use meanwhile",
+        "correct [[network]] and plug the medium in: it is read at once; the configured network is tried again when a cable changes, and now and then";
     PreflightFailed = 930, "preflight-failed", Failure,
         "something that the join needs does not work; the text says what",
         "on the node: `journalctl -u docker`; the node keeps trying";
@@ -126,15 +143,27 @@ codes! {
     ImagesFailed = 932, "images-failed", Failure,
         "a container image that came with the image could not be loaded",
         "check the free space of /var; rebuild the image if the archive itself is bad";
+    DisksFailed = 933, "disks-failed", Failure,
+        "the disks are not what [[disk]] or [swap] says; the text names rule, disks and reason",
+        "put in the missing disk, correct the rule, or list the serial number of a disk whose content may go under wipe";
     JoinFailed = 940, "join-failed", Failure,
         "the cluster refused the node, or the node's cluster state contradicts its configuration",
         "read the text; the node keeps trying";
     RendezvousRefused = 941, "rendezvous-refused", Failure,
         "manager and node do not have the same cluster secret, or something in between is not a manager",
         "use the same join.secret on all nodes of one cluster";
+    ClockWrong = 950, "clock-wrong", Failure,
+        "the clock is wrong and nothing that could tell the time has answered, or the kernel does not let it be set",
+        "set the firmware's clock or replace its battery; give `ntp` or `time.https` in node.toml; the node goes on and keeps trying";
     Internal = 990, "internal", Failure,
         "the service cannot write its own state",
         "check that /var is mounted and has free space";
+    VarFull = 991, "var-full", Failure,
+        "the state partition has no free space, so that nothing can be recorded or set",
+        "free space on /var (`du -xhd2 /var` shows what takes it), or give the node a larger disk; the node goes on as soon as there is space";
+    VarReadOnly = 992, "var-read-only", Failure,
+        "the state partition cannot be written: the kernel has made it read-only, as it does after errors of the disk",
+        "read `dmesg`; cut the power and switch on again, so that it is checked; replace the disk if it happens again";
 }
 
 impl Code {

@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::clock::civil::Civil;
 use rustix::ioctl::{self, NoArg, Opcode, Setter, Updater, opcode};
 
 /// `BLKRRPART`: read the partition table again.
@@ -87,6 +88,37 @@ pub fn reread_partition_table(disk: &File) -> io::Result<()> {
     unsafe { ioctl::ioctl(disk, NoArg::<BLKRRPART>::new()) }.map_err(io::Error::from)
 }
 
+/// `struct ethtool_ringparam` and `struct ethtool_channels` of `linux/ethtool.h`: nine words, the command first.
+pub type EthtoolRequest = [u32; 9];
+
+/// `ETHTOOL_GRINGPARAM`, `ETHTOOL_SRINGPARAM`, `ETHTOOL_GCHANNELS`, `ETHTOOL_SCHANNELS`.
+const ETHTOOL_COMMANDS: [u32; 4] = [0x10, 0x11, 0x3c, 0x3d];
+/// `SIOCETHTOOL` of `linux/sockios.h`.
+const SIOCETHTOOL: Opcode = 0x8946;
+
+/// Asks the driver of a network interface; the answer replaces the request. Only commands whose structure has nine words
+/// are passed on.
+pub fn ethtool(interface: &str, request: &mut EthtoolRequest) -> io::Result<()> {
+    /// `struct ifreq`: the name, and a union of 24 bytes of which the pointer is used.
+    #[repr(C)]
+    struct InterfaceRequest {
+        name: [u8; 16],
+        data: *mut EthtoolRequest,
+        rest: [u8; 16],
+    }
+    let mut name = [0; 16];
+    let fits = interface.len() < name.len() && !interface.contains('\0');
+    if !fits || interface.is_empty() || !ETHTOOL_COMMANDS.contains(&request[0]) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    name[..interface.len()].copy_from_slice(interface.as_bytes());
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    let mut outer = InterfaceRequest { name, data: request, rest: [0; 16] };
+    // SAFETY: the struct is laid out as in linux/if.h; `data` points to nine words that live for the whole call, which is
+    // what the kernel reads and writes for each of the commands that were let through.
+    unsafe { ioctl::ioctl(&socket, Updater::<SIOCETHTOOL, InterfaceRequest>::new(&mut outer)) }.map_err(io::Error::from)
+}
+
 /// What to tell the kernel of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionChange {
@@ -134,6 +166,35 @@ pub fn change_partition(disk: &File, change: PartitionChange, number: u32, start
 pub fn resize_ext4(directory: &File, blocks: u64) -> io::Result<()> {
     // SAFETY: EXT4_IOC_RESIZE_FS reads one u64.
     unsafe { ioctl::ioctl(directory, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }.map_err(io::Error::from)
+}
+
+/// Sets the chip of the real-time clock (`rtc(4)`), which is in UTC.
+pub fn set_rtc(chip: &File, time: Civil) -> io::Result<()> {
+    #[repr(C)]
+    struct RtcTime {
+        second: i32,
+        minute: i32,
+        hour: i32,
+        day: i32,
+        /// From 0.
+        month: i32,
+        /// Since 1900.
+        year: i32,
+        /// The kernel does not read these three.
+        unused: [i32; 3],
+    }
+    const RTC_SET_TIME: Opcode = opcode::write::<RtcTime>(b'p', 0x0a);
+    let time = RtcTime {
+        second: time.second.into(),
+        minute: time.minute.into(),
+        hour: time.hour.into(),
+        day: time.day.into(),
+        month: i32::from(time.month) - 1,
+        year: i32::try_from(time.year - 1900).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        unused: [0; 3],
+    };
+    // SAFETY: the struct is laid out as in linux/rtc.h; RTC_SET_TIME reads one.
+    unsafe { ioctl::ioctl(chip, Setter::<RTC_SET_TIME, RtcTime>::new(time)) }.map_err(io::Error::from)
 }
 
 /// A command that runs with `root` as its root directory; `program` is a path inside it.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use ingot_firstboot::config::MachineMatch;
 
 /// Builds immutable Ubuntu appliance images, one per cluster role, and boots, tests and ships them.
 #[derive(Debug, Parser)]
@@ -65,6 +66,11 @@ pub enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Make and show the keys of a site
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
     },
 }
 
@@ -171,14 +177,83 @@ pub enum BundleCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Check a node.toml as a node would
-    Check {
+    /// Check node configuration as a node would
+    Check(ConfigFiles),
+    /// Show each value, where it comes from, and what it overrides
+    Explain {
+        #[command(flatten)]
+        files: ConfigFiles,
+        /// The machine, by what its [[machine]] parts name: mac=..., serial=... or uuid=..., commas between
+        #[arg(long, value_name = "NAME=VALUE")]
+        machine: Option<MachineMatch>,
+    },
+    /// Print the files, units and join commands that a machine would get; nothing is asked or fetched
+    Plan {
+        #[command(flatten)]
+        files: ConfigFiles,
+        /// The machine, by what its [[machine]] parts name: mac=..., serial=... or uuid=..., commas between
+        #[arg(long, value_name = "NAME=VALUE")]
+        machine: Option<MachineMatch>,
+    },
+    /// Write a commented node.toml with the keys that a role needs
+    Sample {
+        /// The role
+        role: String,
+    },
+    /// Encrypt the secrets in a node.toml to a site; only its nodes can read them then
+    Seal {
         /// The file
         file: PathBuf,
-        /// Check it together with the defaults of this role
-        #[arg(long, value_name = "ROLE")]
-        role: Option<String>,
+        /// Public keys, of `ingot keys generate --kind config`; a node with any of them opens the secrets
+        #[arg(long, required = true, num_args = 1.., value_name = "SITE.PUB")]
+        to: Vec<PathBuf>,
+        /// Where to write the sealed file [default: standard output]
+        #[arg(long, short, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
+    /// Print the JSON Schema of node.toml
+    Schema {
+        /// Print the tables of keys for the documentation instead
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum KeyKind {
+    /// Secrets in node configuration are sealed to it: `ingot config seal`
+    Config,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key: NAME.key, which only you can read, and NAME.pub
+    Generate {
+        /// The name of the site
+        name: String,
+        /// What the key is for
+        #[arg(long, value_enum)]
+        kind: KeyKind,
+        /// Directory for both files
+        #[arg(long, short, default_value = ".", value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Show the public half of a key
+    Show {
+        /// A .key or .pub file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigFiles {
+    /// Files, the one that wins last: node.toml first, then parts for single machines; user-data and meta-data too
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Put the defaults of this role below them
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
 }
 
 fn mirror(text: &str) -> Result<(String, String), String> {

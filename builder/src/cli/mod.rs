@@ -96,6 +96,7 @@ fn run(cli: &Cli) -> i32 {
         Command::Test(arguments) => cmd::test::run(&cli.global, arguments, &printer),
         Command::Run(arguments) => cmd::run::run(&cli.global, arguments, &printer),
         Command::Config { command } => cmd::config::run(&cli.global, command, &printer),
+        Command::Keys { command } => cmd::keys::run(&cli.global, command),
     };
     match result {
         Ok(()) => 0,
@@ -117,7 +118,7 @@ fn needs_root(command: &Command) -> bool {
     match command {
         Command::Build(arguments) => !arguments.plan && !arguments.explain_profile,
         Command::Test(_) | Command::Run(_) => true,
-        Command::Lock(_) | Command::Bundle { .. } | Command::Config { .. } => false,
+        Command::Lock(_) | Command::Bundle { .. } | Command::Config { .. } | Command::Keys { .. } => false,
     }
 }
 

@@ -52,6 +52,9 @@ pub enum ProfileError {
         /// The other one.
         other: String,
     },
+    /// The defaults for node configuration are not what a node accepts.
+    #[error(transparent)]
+    Config(ingot_firstboot::config::ConfigError),
     /// A value that is well-formed but makes no sense.
     #[error("{place}: {message}")]
     Value {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::config;
 use super::error::{ProfileError, line_and_column, nearest};
 use super::file::ProfileFile;
 use super::tree::Node;
@@ -72,6 +73,7 @@ impl Tree {
         let text = fs::read_to_string(&path).map_err(|source| ProfileError::Read { file: path.clone(), source })?;
         let table = DeTable::parse(&text).map_err(|error| syntax(&path, &text, &error))?;
         let file: ProfileFile = toml::from_str(&text).map_err(|error| syntax(&path, &text, &error))?;
+        config::check_file(&path, &text, table.get_ref())?;
         let mut node = Node::from_table(table.get_ref(), &text, &path);
         self.resolve_paths(&mut node, &path)?;
         Ok((file, node))

@@ -8,6 +8,7 @@
 //! `[when.debian]` or `[when."ubuntu-24.04"]` is merged right after the file itself. How two values are merged:
 //! [`tree`].
 
+pub mod config;
 mod error;
 pub mod file;
 mod finish;
@@ -34,6 +35,7 @@ pub struct Explained {
 pub fn load(tree: &Tree, role: &str, base: Option<&str>) -> Result<Explained, ProfileError> {
     let (merged, base) = tree.merged(role, base)?;
     let profile = finish::finish(role, &base, &merged)?;
+    config::check_merged(&profile)?;
     Ok(Explained { profile, merged })
 }
 

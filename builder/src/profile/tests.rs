@@ -158,3 +158,23 @@ fn roles_are_listed_without_bases_and_parts() {
     assert_eq!(fixture.tree().roles(), ["site/worker"]);
     assert!(Tree::open(Path::new("/nonexistent")).is_err());
 }
+
+#[test]
+fn defaults_for_nodes_are_checked_where_they_are_written() {
+    let refused = |text: &str| {
+        let fixture = Fixture::new(&[("profiles/site/worker.toml", text)]);
+        fixture.load("site/worker").unwrap_err().to_string()
+    };
+    let error = refused("description = 'x'\n[config.join]\ndriver = 'docker-swam'\n");
+    assert!(error.contains("profiles/site/worker.toml:3:10: config.join.driver: unknown driver"), "{error}");
+    let error = refused("[when.debian.config]\nhostnme = 'x'\n");
+    assert!(error.contains("worker.toml:2:1: when.debian.config.hostnme: unknown key"), "{error}");
+    let error = refused("[config.join]\nsecret = 'kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s='\n");
+    assert!(error.contains("worker.toml:2:10: config.join.secret: is a secret, and an image must not"), "{error}");
+    // Keys of one table may come from several files.
+    let fixture = Fixture::new(&[
+        ("profiles/parts/a.toml", "[config.join]\ndriver = 'docker-swarm'\n"),
+        ("profiles/site/worker.toml", "extends = ['parts/a']\n[config.join]\nrole = 'worker'\n"),
+    ]);
+    assert_eq!(fixture.load("site/worker").unwrap().profile.config["join"]["role"].as_str(), Some("worker"));
+}

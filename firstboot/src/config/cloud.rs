@@ -1,10 +1,13 @@
 //! The part of cloud-init's documents that an appliance needs, read natively.
 //!
 //! Takes `user-data` and `meta-data` of a NoCloud medium. Gives the same tree as `node.toml` does, with these keys
-//! carried over: `hostname`, `fqdn`, `ssh_authorized_keys`, `timezone`, `ntp.servers` of a `#cloud-config`;
+//! carried over: `hostname`, `fqdn`, `ssh_authorized_keys`, `timezone`, `ntp.servers`, disks and swap of a `#cloud-config`;
 //! `local-hostname` of the meta-data. Every other key is named in a warning (an error with `strict = true`).
 //! A user-data that begins with `#ingot-config` is a `node.toml`. Everything else that cloud-init accepts there
 //! (scripts, MIME archives, includes, templates) would be lost silently, and is refused.
+
+mod disks;
+pub mod network;
 
 use std::fmt;
 use std::sync::Arc;
@@ -74,12 +77,14 @@ fn unsupported(place: &Origin, key: &str, findings: &mut Findings) {
 
 fn carry_over(yaml: Node, whole: &Origin, findings: &mut Findings) -> Node {
     let mut tree = Node::table(whole.clone());
+    tree.merge(disks::map(&yaml, findings));
     let (mut short, mut full) = (None, None);
     for (key, key_place, node) in entries(yaml, whole, findings) {
         match key.as_str() {
             "hostname" => short = Some(node),
             "fqdn" => full = Some(node),
             "timezone" => tree.set(&["timezone"], node),
+            key if disks::KEYS.contains(&key) => {}
             "ssh_authorized_keys" => tree.set(&["ssh", "authorized_keys"], node),
             "ntp" => {
                 for (inner, inner_place, node) in entries(node, whole, findings) {

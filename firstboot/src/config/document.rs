@@ -12,11 +12,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cloud;
+use super::contradiction::name_contradictions;
+use super::explain::{Explained, Overridden, explained, overridden};
 use super::fields::Fields;
 use super::node::{Extent, NodeConfig, read};
+use super::opening::{Opener, open_all};
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
-use super::secret::REDACTED;
+use super::seal::{Seal, read_seal};
 use super::tree::{Node, Origin, Value};
 use super::values::Mac;
 
@@ -30,8 +33,14 @@ pub enum Format {
     PartToml,
     /// cloud-init's `user-data`.
     UserData,
-    /// cloud-init's `meta-data`.
+    /// cloud-init's `vendor-data`: the same as user-data, from someone else.
+    VendorData,
+    /// cloud-init's `meta-data`, or `meta_data.json` of a ConfigDrive.
     MetaData,
+    /// cloud-init's `network-config`.
+    NetworkConfig,
+    /// OpenStack's `network_data.json`.
+    NetworkData,
 }
 
 /// A document as it was found. It may hold secrets: its content is not printed.
@@ -80,19 +89,10 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// Each value, as text with secrets left out, and where it comes from.
     pub origins: Vec<Explained>,
+    /// The values that others replaced.
+    pub overridden: Vec<Overridden>,
     /// How many machines the documents name: how many may join at the same moment.
     pub machines: usize,
-}
-
-/// A value and where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Explained {
-    /// The key with its tables.
-    pub key: String,
-    /// The value; `(secret)` for secrets.
-    pub value: String,
-    /// Where it was written.
-    pub origin: Origin,
 }
 
 /// Which machine a `[[machine]]` part is for.
@@ -125,6 +125,24 @@ impl MachineMatch {
     }
 }
 
+impl std::str::FromStr for MachineMatch {
+    type Err = String;
+
+    /// Reads `mac=52:54:00:12:34:56`, `serial=...`, `uuid=...`, or several of them with commas between.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut matches = Self::default();
+        for item in text.split(',') {
+            match item.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+                Some(("mac", mac)) => matches.mac = Some(mac.parse()?),
+                Some(("serial", serial)) if !serial.is_empty() => matches.serial = Some(serial.to_owned()),
+                Some(("uuid", uuid)) if !uuid.is_empty() => matches.uuid = Some(uuid.to_owned()),
+                _ => return Err(format!("{item:?}: write mac=ADDRESS, serial=NUMBER or uuid=UUID")),
+            }
+        }
+        Ok(matches)
+    }
+}
+
 impl std::fmt::Display for MachineMatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mac = self.mac.map(|mac| format!("mac {mac}"));
@@ -144,8 +162,10 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
     let name: Arc<str> = Arc::from(document.name.as_str());
     let mut shared = match document.format {
         Format::NodeToml | Format::PartToml => toml_tree(&name, &document.bytes, findings)?,
-        Format::UserData => cloud::user_data(&name, &document.bytes, findings)?,
+        Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
+        Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
+        Format::NetworkData => cloud::network::network_data(&name, &document.bytes, findings)?,
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
@@ -186,48 +206,94 @@ fn machine_part(mut part: Node, path: &str, findings: &mut Findings) -> Option<(
     Some((matches, part))
 }
 
-fn flatten(parsed: &[Parsed], machine: &Machine) -> Node {
-    let mut tree = Node::table(Origin::document(&Arc::from("configuration")));
-    for (index, document) in parsed.iter().enumerate() {
-        if index == 0 {
-            tree.origin = document.shared.origin.clone();
-        }
-        tree.merge(document.shared.clone());
-        for (_, part) in document.parts.iter().filter(|(matches, _)| matches.matches(machine)) {
-            tree.merge(part.clone());
-        }
-    }
-    // What is missing is missing from the document that has the last word.
-    if let Some(last) = parsed.last() {
-        tree.origin = last.shared.origin.clone();
+/// What holds for a machine, the layer that wins last.
+fn layers<'a>(parsed: &'a [Parsed], machine: &'a Machine) -> impl Iterator<Item = &'a Node> {
+    parsed.iter().flat_map(move |document| {
+        let parts = document.parts.iter().filter(|(matches, _)| matches.matches(machine)).map(|(_, part)| part);
+        std::iter::once(&document.shared).chain(parts)
+    })
+}
+
+/// What one document says about a machine.
+fn for_machine(document: &Parsed, machine: &Machine) -> Node {
+    let mut tree = document.shared.clone();
+    for (_, part) in document.parts.iter().filter(|(matches, _)| matches.matches(machine)) {
+        tree.merge(part.clone());
     }
     tree
 }
 
-fn loaded(parsed: &[Parsed], machine: &Machine, mut findings: Findings) -> Result<Loaded, ConfigError> {
-    let tree = flatten(parsed, machine);
+fn flatten(documents: &[Node]) -> Node {
+    let mut tree = Node::table(Origin::document(&Arc::from("configuration")));
+    for document in documents {
+        tree.merge(document.clone());
+    }
+    // What is missing is missing from the document that has the last word.
+    if let Some(last) = documents.last() {
+        tree.origin = last.origin.clone();
+    }
+    tree
+}
+
+/// What the documents say about the seal for every machine, whatever else is wrong with them; `None` where just that
+/// cannot be read.
+pub fn seal_of(documents: &[Document]) -> Option<Seal> {
+    let mut unheard = Findings::default();
+    let parsed: Vec<Node> = documents
+        .iter()
+        .map(|document| parse(document, &mut unheard).map(|parsed| parsed.shared))
+        .collect::<Option<_>>()?;
+    let Some(entry) = flatten(&parsed).remove("seal") else { return Some(Seal::default()) };
+    let mut findings = Findings::default();
+    let seal = read_seal(&entry.node, &mut findings);
+    findings.errors.is_empty().then_some(seal)
+}
+
+fn loaded(
+    parsed: &[Parsed],
+    machine: &Machine,
+    opener: Opener<'_>,
+    mut findings: Findings,
+) -> Result<Loaded, ConfigError> {
+    let documents: Vec<Node> = parsed.iter().map(|document| for_machine(document, machine)).collect();
+    name_contradictions(documents.iter(), &mut findings);
+    let mut tree = flatten(&documents);
+    open_all(&mut tree, "", opener, &mut findings);
     let config = read(&tree, Extent::Whole, &mut findings);
     if config.as_ref().is_some_and(|config| config.strict) {
         findings.errors.append(&mut findings.warnings);
     }
     let (config, warnings) = findings.into_result(config)?;
-    let mut origins = Vec::new();
-    explain(&tree, "", &mut origins);
-    Ok(Loaded { config, warnings, origins, machines: parsed.iter().map(|document| document.parts.len()).sum() })
+    Ok(Loaded {
+        config,
+        warnings,
+        origins: explained(&tree),
+        overridden: overridden(layers(parsed, machine), &tree),
+        machines: parsed.iter().map(|document| document.parts.len()).sum(),
+    })
 }
 
-/// Makes the configuration of one machine from documents in order, the highest precedence last.
+/// Makes the configuration of one machine from documents in order, the highest precedence last. A sealed secret is an
+/// error: [`load_with`] opens them.
 ///
 /// # Errors
 /// Everything that is wrong in the documents themselves and in what they say about this machine; what they say
 /// about others is not looked at.
 pub fn load(documents: &[Document], machine: &Machine) -> Result<Loaded, ConfigError> {
+    load_with(documents, machine, Opener::Node(&[]))
+}
+
+/// The same, and sealed secrets are opened.
+///
+/// # Errors
+/// The same as [`load`], and what cannot be opened.
+pub fn load_with(documents: &[Document], machine: &Machine, opener: Opener<'_>) -> Result<Loaded, ConfigError> {
     let mut findings = Findings::default();
     let parsed: Vec<Parsed> = documents.iter().filter_map(|document| parse(document, &mut findings)).collect();
     if parsed.len() < documents.len() {
         return Err(findings.into_result::<()>(None).err().unwrap_or(ConfigError { problems: Vec::new() }));
     }
-    loaded(&parsed, machine, findings)
+    loaded(&parsed, machine, opener, findings)
 }
 
 /// What [`check`] found out.
@@ -244,7 +310,7 @@ pub struct Checked {
 /// Checks documents without a machine: every value, also in `[[machine]]` parts, must be right, and each machine
 /// that a part names must get a whole configuration.
 ///
-/// Without any `[[machine]]` the documents may leave things to the role's defaults in the image; what they leave
+/// Sealed secrets of the right form are taken to be valid. Without any `[[machine]]` the documents may leave things to the role's defaults in the image; what they leave
 /// open is in [`Checked::others`].
 ///
 /// # Errors
@@ -253,50 +319,25 @@ pub fn check(documents: &[Document]) -> Result<Checked, ConfigError> {
     let mut findings = Findings::default();
     let parsed: Vec<Parsed> = documents.iter().filter_map(|document| parse(document, &mut findings)).collect();
     for document in &parsed {
-        read(&document.shared, Extent::Part, &mut findings);
-        for (_, part) in &document.parts {
-            read(part, Extent::Part, &mut findings);
+        for tree in std::iter::once(&document.shared).chain(document.parts.iter().map(|(_, part)| part)) {
+            let mut tree = tree.clone();
+            open_all(&mut tree, "", Opener::Author, &mut findings);
+            read(&tree, Extent::Part, &mut findings);
         }
     }
     let mut machines = Vec::new();
     for (matches, _) in parsed.iter().flat_map(|document| &document.parts) {
-        match loaded(&parsed, &matches.machine(), Findings::default()) {
+        match loaded(&parsed, &matches.machine(), Opener::Author, Findings::default()) {
             Ok(machine) => machines.push((matches.clone(), machine)),
             Err(error) => findings.errors.extend(error.problems),
         }
     }
     let ((), warnings) = findings.into_result(Some(()))?;
-    Ok(Checked { warnings, machines, others: loaded(&parsed, &Machine::default(), Findings::default()) })
-}
-
-fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
-    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    match &node.value {
-        Value::Table(table) => table.iter().for_each(|(key, entry)| explain(&entry.node, &join(key), into)),
-        Value::Array(items) if items.iter().any(|item| matches!(item.value, Value::Table(_))) => {
-            for (index, item) in items.iter().enumerate() {
-                explain(item, &format!("{path}[{index}]"), into);
-            }
-        }
-        value => into.push(Explained {
-            key: path.to_owned(),
-            value: if matches!(path, "join.secret" | "join.token") { REDACTED.to_owned() } else { show(value) },
-            origin: node.origin.clone(),
-        }),
-    }
-}
-
-fn show(value: &Value) -> String {
-    match value {
-        Value::Text(text) => format!("{text:?}"),
-        Value::Integer(number) => number.to_string(),
-        Value::Boolean(boolean) => boolean.to_string(),
-        Value::Array(items) => {
-            format!("[{}]", items.iter().map(|item| show(&item.value)).collect::<Vec<_>>().join(", "))
-        }
-        Value::Table(_) => "{...}".to_owned(),
-        Value::Other(kind) => (*kind).to_owned(),
-    }
+    Ok(Checked {
+        warnings,
+        machines,
+        others: loaded(&parsed, &Machine::default(), Opener::Author, Findings::default()),
+    })
 }
 
 #[cfg(test)]

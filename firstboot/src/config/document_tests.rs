@@ -61,6 +61,51 @@ fn later_documents_win_over_machine_parts_of_earlier_ones() {
 }
 
 #[test]
+fn what_lost_is_named_with_what_it_lost_against() {
+    let documents = [
+        document(
+            "role",
+            Format::PartToml,
+            "timezone = \"UTC\"\n[join]\ndriver = \"docker-swarm\"\nrole = \"worker\"\n",
+        ),
+        document("node.toml", Format::NodeToml, SITE),
+        document("more.toml", Format::PartToml, "[[network]]\nmatch = { name = \"en*\" }\n"),
+        document(
+            "mac.toml",
+            Format::PartToml,
+            "[[network]]\nmatch = { name = \"eth*\" }\n[join]\nsecret = \"ZXhhbXCp0bGUgb3RoZXIgY2x1c3RlciBrZXkh0a1S7qw=\"\n",
+        ),
+    ];
+    let loaded = load(&documents, &machine("52:54:00:00:00:01")).unwrap();
+    let lost: Vec<String> = loaded
+        .overridden
+        .iter()
+        .map(|lost| format!("{} = {} ({}) < {}", lost.value.key, lost.value.value, lost.value.origin, lost.by))
+        .collect();
+    assert_eq!(
+        lost,
+        [
+            "join.driver = \"docker-swarm\" (role:3:10) < node.toml:4:10",
+            "join.role = \"worker\" (role:4:8) < node.toml:13:8",
+            "join.role = \"worker\" (node.toml:5:8) < node.toml:13:8",
+            "join.secret = (secret) (node.toml:7:10) < mac.toml:4:10",
+            "network[0].match.name = \"en*\" (more.toml:2:18) < mac.toml:2:18",
+            "timezone = \"UTC\" (role:1:12) < node.toml:17:12",
+        ]
+    );
+    assert!(!format!("{:?}", loaded.overridden).contains(SECRET));
+}
+
+#[test]
+fn a_machine_is_named_by_what_is_known_of_it() {
+    let named: MachineMatch = "mac=52-54-00-00-00-01,serial=sn-1".parse().unwrap();
+    assert!(named.matches(&machine("52:54:00:00:00:01")) && !named.matches(&machine("52:54:00:00:00:02")));
+    for bad in ["", "mac", "mac=x", "serial=", "name=x", "mac=52:54:00:00:00:01,"] {
+        assert!(bad.parse::<MachineMatch>().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn a_missing_version_is_an_error_in_node_toml_only() {
     let error =
         load(&[document("node.toml", Format::NodeToml, "hostname = \"a\"\n")], &Machine::default()).unwrap_err();

@@ -24,6 +24,8 @@ impl<'a> Fields<'a> {
             return None;
         };
         let fields = Self { table, origin: &node.origin, path: path.to_owned() };
+        #[cfg(test)]
+        known.iter().for_each(|key| record::known(&fields.path_of(key)));
         for (key, entry) in table {
             if !known.contains(&key.as_str()) {
                 let help = match nearest(key, known.iter().copied()) {
@@ -43,6 +45,8 @@ impl<'a> Fields<'a> {
 
     /// A key's entry.
     pub fn entry(&self, key: &str) -> Option<&'a Entry> {
+        #[cfg(test)]
+        record::asked(&self.path_of(key));
         self.table.get(key)
     }
 
@@ -63,13 +67,13 @@ impl<'a> Fields<'a> {
 
     /// A text.
     pub fn text(&self, key: &str, findings: &mut Findings) -> Option<&'a str> {
-        let entry = self.table.get(key)?;
+        let entry = self.entry(key)?;
         text_of(&entry.node, &self.path_of(key), findings)
     }
 
     /// A text that is read into a type.
     pub fn parsed<T: FromStr<Err: Display>>(&self, key: &str, findings: &mut Findings) -> Option<T> {
-        let entry = self.table.get(key)?;
+        let entry = self.entry(key)?;
         parse(&entry.node, &self.path_of(key), findings)
     }
 
@@ -82,7 +86,7 @@ impl<'a> Fields<'a> {
 
     /// A list; empty where the key is absent.
     pub fn list(&self, key: &str, findings: &mut Findings) -> &'a [Node] {
-        match self.table.get(key).map(|entry| &entry.node) {
+        match self.entry(key).map(|entry| &entry.node) {
             None => &[],
             Some(Node { value: Value::Array(items), .. }) => items,
             Some(other) => {
@@ -95,7 +99,7 @@ impl<'a> Fields<'a> {
 
     /// True or false; `None` where the key is absent.
     pub fn boolean(&self, key: &str, findings: &mut Findings) -> Option<bool> {
-        match self.table.get(key)?.node.value {
+        match self.entry(key)?.node.value {
             Value::Boolean(value) => Some(value),
             ref other => {
                 let message = format!("is {}, not true or false", other.kind());
@@ -107,7 +111,7 @@ impl<'a> Fields<'a> {
 
     /// A whole number within a range; `None` where the key is absent.
     pub fn integer(&self, key: &str, range: RangeInclusive<i64>, findings: &mut Findings) -> Option<i64> {
-        match self.table.get(key)?.node.value {
+        match self.entry(key)?.node.value {
             Value::Integer(value) if range.contains(&value) => Some(value),
             ref other => {
                 let message = match other {
@@ -143,5 +147,32 @@ fn parse<T: FromStr<Err: Display>>(node: &Node, path: &str, findings: &mut Findi
             findings.error(&node.origin, path, format!("{shown}: {error}"), "");
             None
         }
+    }
+}
+
+/// Which keys the reading code knows and asks for: a test compares both with the descriptions.
+#[cfg(test)]
+pub mod record {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    use crate::config::schema::generic;
+
+    thread_local! {
+        static KNOWN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+        static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub fn known(path: &str) {
+        KNOWN.with_borrow_mut(|known| known.insert(generic(path)));
+    }
+
+    pub fn asked(path: &str) {
+        ASKED.with_borrow_mut(|asked| asked.insert(generic(path)));
+    }
+
+    /// The paths that this thread's reading knew, and those that it asked for.
+    pub fn take() -> (BTreeSet<String>, BTreeSet<String>) {
+        (KNOWN.take(), ASKED.take())
     }
 }

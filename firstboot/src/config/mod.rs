@@ -16,24 +16,49 @@
 //! assert_eq!(error.to_string(), "node.toml:2:1: hostnme: unknown key (did you mean \"hostname\"?)");
 //! ```
 
+mod baked;
 mod cloud;
+mod contradiction;
+mod disk;
+mod disk_values;
 mod document;
+mod explain;
 mod fields;
+pub mod network;
 mod node;
+mod opening;
 mod parse;
 mod problem;
+mod proxy;
+mod quantity;
+mod reporting;
 mod sample;
+pub mod schema;
+mod seal;
+pub mod sealed;
 mod secret;
 mod tree;
+mod tuning;
 mod values;
 
-pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
-pub use node::{
-    DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
-};
+pub use baked::check_within;
+pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
+pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, UnitName, Wwn};
+pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, seal_of};
+pub use explain::{Explained, Overridden};
+pub use network::Network;
+pub use node::{DOCUMENT_KEYS, DRIVERS, DockerSwarm, Join, NodeConfig, RENDEZVOUS_PORT, SwarmRole};
+pub use opening::{Opener, seal_document};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use proxy::{NoProxy, PROXY_KEYS, Proxy, ProxyUrl};
+pub use quantity::{Bytes, Share, SizeRange};
+pub use reporting::{ReportTo, TimeFrom, Url};
 pub use sample::SAMPLE;
+pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
 pub use tree::Origin;
+pub use tuning::{
+    Amount, Channels, DiskTuning, InterfaceTuning, LinkMatch, PAGE_SIZES, PageCount, QueueMatch, Tuning, Unit,
+};
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};

@@ -4,10 +4,14 @@
 //! against a simulated machine and pull its plug between any two of its actions.
 
 mod addresses;
+mod devices;
 pub mod files;
+mod links;
 mod real;
 #[cfg(test)]
 pub mod simulated;
+#[cfg(test)]
+pub mod simulated_disks;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,11 +20,16 @@ use thiserror::Error;
 
 pub use real::RealHost;
 
-use crate::config::{HostAddress, Machine, Secret};
+use crate::clock::https::ServerDate;
+use crate::config::{HostAddress, Mac, Machine, Secret, Url};
+use crate::http::{HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{EngineError, Request, Response};
 use crate::process::ProcessError;
+use crate::provider::{StickError, WriteResults};
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
+use crate::status::Code;
 use crate::step::images::ArchiveImage;
+use crate::sys::EthtoolRequest;
 
 /// The machine did not do what it was told.
 #[derive(Debug, Error)]
@@ -65,6 +74,30 @@ pub struct InterfaceAddress {
     pub address: IpAddr,
 }
 
+/// An interface of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The hardware address that it has now: a bond's members all have the bond's.
+    pub mac: Option<Mac>,
+    /// The one that it was made with, where the kernel knows it.
+    pub permanent: Option<Mac>,
+    /// Whether hardware, or a hypervisor's device, is behind it.
+    pub physical: bool,
+    /// Whether it is up and something is at the other end of the cable.
+    pub carrier: bool,
+    /// The module that serves it.
+    pub driver: Option<String>,
+}
+
+impl Link {
+    /// What tells it from others for good.
+    pub fn identity(&self) -> Option<Mac> {
+        self.permanent.or(self.mac)
+    }
+}
+
 /// A machine. All paths are absolute paths on the node.
 pub trait Host: Sync {
     /// Reads a file of at most `limit` bytes; `None` where there is none.
@@ -84,6 +117,22 @@ pub trait Host: Sync {
     fn exists(&self, path: &str) -> bool;
     /// The names and sizes of the regular files in a directory, sorted; none where there is no such directory.
     fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError>;
+    /// The names of everything in a directory, sorted; none where there is no such directory.
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError>;
+    /// Makes a directory, and those above it, where there is none.
+    fn make_directory(&self, path: &str) -> Result<(), HostError>;
+    /// Writes a setting of the kernel: a file below `/proc` or `/sys` that is there, in one write.
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError>;
+    /// Asks the driver of an interface (`SIOCETHTOOL`); the request's first word is the command, the answer replaces it.
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError>;
+    /// Reads exactly `length` bytes of a block device.
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError>;
+    /// Writes `length` zero bytes to a block device, for good.
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError>;
+    /// Whether the kernel has a block device, or a part of it, in use: mounted, swap, held by md, LVM or dm.
+    fn is_busy(&self, device: &str) -> Result<bool, HostError>;
+    /// Bytes that nobody can guess.
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError>;
     /// Runs a program to its end and gives its standard output.
     fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>, HostError>;
     /// Sets the kernel's host name.
@@ -92,10 +141,14 @@ pub trait Host: Sync {
     fn machine(&self) -> Machine;
     /// The addresses of global scope, sorted, without those of container bridges.
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError>;
+    /// The interfaces, sorted by name, without `lo` and those of containers.
+    fn links(&self) -> Result<Vec<Link>, HostError>;
     /// The own address from which packets to `to` leave; `None` where there is no route.
     fn source_address(&self, to: IpAddr) -> Option<IpAddr>;
     /// The addresses of a machine.
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError>;
+    /// Asks a server over HTTP, once.
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError>;
     /// Asks the container engine.
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError>;
     /// Asks a manager's rendezvous for a join token.
@@ -110,8 +163,19 @@ pub trait Host: Sync {
     fn archive_images(&self, archive: &str) -> Result<Vec<ArchiveImage>, HostError>;
     /// Seconds since 1970 by the node's clock.
     fn now(&self) -> u64;
+    /// How long the machine runs; this clock never jumps.
+    fn uptime(&self) -> Duration;
     /// Sets the node's clock.
     fn set_clock(&self, seconds: u64) -> Result<(), HostError>;
+    /// Seconds since 1970 by the real-time clock's chip, which is in UTC; `None` where there is none or it does not
+    /// know.
+    fn rtc(&self) -> Option<u64>;
+    /// Sets the real-time clock's chip.
+    fn set_rtc(&self, seconds: u64) -> Result<(), HostError>;
+    /// Asks an `https` server for its time ([`crate::clock::https::ask`]); why not, where it does not say.
+    fn https_date(&self, url: &Url, ca: Option<&str>) -> Result<ServerDate, String>;
+    /// Writes results to the configuration stick; gives its name for people.
+    fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError>;
     /// A random number below `bound` (1 or more).
     fn random_below(&self, bound: u64) -> u64;
     /// Waits.
@@ -119,6 +183,19 @@ pub trait Host: Sync {
 }
 
 impl<'a> HostError {
+    /// The status code that says more than that something failed: the state partition is full or read-only.
+    pub fn storage(&self) -> Option<Code> {
+        let HostError::File { path, source, .. } = self else { return None };
+        if path.starts_with("/run/") {
+            return None;
+        }
+        match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Some(Code::VarFull),
+            std::io::ErrorKind::ReadOnlyFilesystem => Some(Code::VarReadOnly),
+            _ => None,
+        }
+    }
+
     /// Wraps an error about a file.
     pub fn file(action: &'static str, path: &'a str) -> impl FnOnce(std::io::Error) -> Self + 'a {
         move |source| HostError::File { action, path: path.to_owned(), source }

@@ -6,12 +6,21 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress, addresses, files};
-use crate::config::{HostAddress, Machine, Secret};
+use super::{Host, HostError, InterfaceAddress, Link, addresses, devices, files, links};
+use crate::clock::https::ServerDate;
+use crate::config::network::is_container_interface;
+use crate::config::{HostAddress, Machine, Secret, Url};
+use crate::http::{self, HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
+use crate::provider::{self, StickError, WriteResults};
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
+use crate::step::LOGINS;
 use crate::step::images::{ArchiveImage, images_of};
+use crate::sys::{self, EthtoolRequest};
+
+/// How long a name may take to be resolved.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The machine, or, for looking around in a directory, a tree that stands for its root.
 #[derive(Debug, Clone)]
@@ -35,6 +44,33 @@ impl RealHost {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// The addresses of a machine, asked for at most `limit`.
+    ///
+    /// # Errors
+    /// [`HostError::Resolve`].
+    pub fn resolve_within(&self, host: &HostAddress, limit: Duration) -> Result<Vec<IpAddr>, HostError> {
+        let name = match host {
+            HostAddress::Ip(address) => return Ok(vec![*address]),
+            HostAddress::Name(name) => name,
+        };
+        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
+        // A static program has no name service switch; getent has the system's own.
+        let output = process::run("getent", &["ahosts", name], limit.min(RESOLVE_PATIENCE)).map_err(|error| {
+            failed(match error {
+                process::ProcessError::Failed { .. } => "no name server knows it".into(),
+                other => other.to_string(),
+            })
+        })?;
+        let text = String::from_utf8_lossy(&output).into_owned();
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+    }
+
     fn firmware_text(&self, name: &str) -> Option<String> {
         let bytes = self.read(&format!("/sys/class/dmi/id/{name}"), 4096).ok()??;
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -45,9 +81,10 @@ impl RealHost {
     }
 }
 
-/// Interfaces that the container engine makes; their addresses are no way to reach the machine.
-fn is_container_interface(name: &str) -> bool {
-    ["docker", "br-", "veth", "cni", "flannel", "vxlan", "virbr"].iter().any(|prefix| name.starts_with(prefix))
+/// The serial number before what cloud-init is told in it (`ds=nocloud;s=...`), if anything stands there.
+fn without_data_source(serial: &str) -> Option<String> {
+    let end = serial.find("ds=nocloud").unwrap_or(serial.len());
+    Some(serial[..end].trim().to_owned()).filter(|serial| !serial.is_empty())
 }
 
 impl Host for RealHost {
@@ -66,23 +103,23 @@ impl Host for RealHost {
     }
 
     fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError> {
-        files::write_durable(&self.path(path), bytes, mode).map_err(HostError::file("write", path))
+        files::write_durable(&files::Kernel, &self.path(path), bytes, mode).map_err(HostError::file("write", path))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
-        files::append_durable(&self.path(path), bytes).map_err(HostError::file("append to", path))
+        files::append_durable(&files::Kernel, &self.path(path), bytes).map_err(HostError::file("append to", path))
     }
 
     fn truncate(&self, path: &str, length: u64) -> Result<(), HostError> {
-        files::truncate_durable(&self.path(path), length).map_err(HostError::file("shorten", path))
+        files::truncate_durable(&files::Kernel, &self.path(path), length).map_err(HostError::file("shorten", path))
     }
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
-        files::remove_durable(&self.path(path)).map_err(HostError::file("remove", path))
+        files::remove_durable(&files::Kernel, &self.path(path)).map_err(HostError::file("remove", path))
     }
 
     fn link(&self, path: &str, target: &str) -> Result<(), HostError> {
-        files::link_durable(&self.path(path), target).map_err(HostError::file("link", path))
+        files::link_durable(&files::Kernel, &self.path(path), target).map_err(HostError::file("link", path))
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -107,6 +144,48 @@ impl Host for RealHost {
         Ok(files)
     }
 
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError> {
+        devices::names(&self.path(path)).map_err(HostError::file("list", path))
+    }
+
+    fn make_directory(&self, path: &str) -> Result<(), HostError> {
+        std::fs::create_dir_all(self.path(path)).map_err(HostError::file("make", path))
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError> {
+        devices::set_kernel(&self.path(path), value).map_err(HostError::file("set", path))
+    }
+
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError> {
+        let failed = |source| HostError::System { action: "ask the interface's driver", source };
+        sys::ethtool(interface, request).map_err(failed)
+    }
+
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {
+        devices::read(&self.path(device), offset, length).map_err(HostError::file("read", device))
+    }
+
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError> {
+        devices::clear(&self.path(device), offset, length).map_err(HostError::file("clear", device))
+    }
+
+    fn is_busy(&self, device: &str) -> Result<bool, HostError> {
+        devices::is_busy(&self.path(device)).map_err(HostError::file("open", device))
+    }
+
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError> {
+        let failed =
+            |source: rustix::io::Errno| HostError::System { action: "ask for randomness", source: source.into() };
+        let mut bytes = vec![0; count];
+        let mut filled = 0;
+        // Waits until the kernel has gathered enough: a key must not be guessable.
+        while filled < count {
+            filled +=
+                rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
+        }
+        Ok(bytes)
+    }
+
     fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>, HostError> {
         Ok(process::run(program, arguments, limit)?)
     }
@@ -118,19 +197,12 @@ impl Host for RealHost {
     }
 
     fn machine(&self) -> Machine {
-        let mut macs = std::collections::BTreeSet::new();
-        for entry in std::fs::read_dir(self.path("/sys/class/net")).into_iter().flatten().flatten() {
-            // Only real hardware has a device behind it.
-            if entry.path().join("device").exists()
-                && let Ok(text) = std::fs::read_to_string(entry.path().join("address"))
-                && let Ok(mac) = text.trim().parse()
-            {
-                macs.insert(mac);
-            }
-        }
+        // A member of a bond has the bond's address now; what it was made with is what documents name.
+        let links = links::links(&self.path("/sys/class/net")).unwrap_or_default();
+        let macs = links.iter().filter(|link| link.physical).filter_map(Link::identity).collect();
         Machine {
             macs,
-            serial: self.firmware_text("product_serial"),
+            serial: self.firmware_text("product_serial").and_then(|serial| without_data_source(&serial)),
             uuid: self.firmware_text("product_uuid").map(|uuid| uuid.to_lowercase()),
         }
     }
@@ -143,6 +215,13 @@ impl Host for RealHost {
         Ok(found)
     }
 
+    fn links(&self) -> Result<Vec<Link>, HostError> {
+        let failed = |source| HostError::System { action: "ask for interfaces", source };
+        let mut found = links::links(&self.path("/sys/class/net")).map_err(failed)?;
+        found.retain(|link| link.name != "lo" && !is_container_interface(&link.name));
+        Ok(found)
+    }
+
     fn source_address(&self, to: IpAddr) -> Option<IpAddr> {
         // Connecting a datagram socket sends nothing; it only asks the routing table.
         let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
@@ -152,26 +231,18 @@ impl Host for RealHost {
     }
 
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError> {
-        let name = match host {
-            HostAddress::Ip(address) => return Ok(vec![*address]),
-            HostAddress::Name(name) => name,
+        self.resolve_within(host, RESOLVE_PATIENCE)
+    }
+
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        // The service runs already when [proxy] is applied, so its own environment has nothing of it.
+        let written = self.read(LOGINS, 1024 * 1024).ok().flatten().unwrap_or_default();
+        let written = String::from_utf8_lossy(&written);
+        let variable = |name: &str| {
+            let line = written.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned).or_else(|| std::env::var(name).ok())
         };
-        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
-        // A static program has no name service switch; getent has the system's own.
-        let output = process::run("getent", &["ahosts", name], Duration::from_secs(20)).map_err(|error| {
-            failed(match error {
-                process::ProcessError::Failed { .. } => "no name server knows it".into(),
-                other => other.to_string(),
-            })
-        })?;
-        let text = String::from_utf8_lossy(&output).into_owned();
-        let mut found: Vec<IpAddr> = Vec::new();
-        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
-            if !found.contains(&address) {
-                found.push(address);
-            }
-        }
-        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+        http::exchange(self, request, &variable)
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
@@ -203,10 +274,36 @@ impl Host for RealHost {
         now.duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
     }
 
+    fn uptime(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0))
+            + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
+    }
+
     fn set_clock(&self, seconds: u64) -> Result<(), HostError> {
         let failed = |source: rustix::io::Errno| HostError::System { action: "set the clock", source: source.into() };
         let time = rustix::time::Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
         rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).map_err(failed)
+    }
+
+    fn rtc(&self) -> Option<u64> {
+        let bytes = self.read("/sys/class/rtc/rtc0/since_epoch", 64).ok()??;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+
+    fn set_rtc(&self, seconds: u64) -> Result<(), HostError> {
+        let path = "/dev/rtc0";
+        let chip = File::options().read(true).open(self.path(path)).map_err(HostError::file("open", path))?;
+        crate::sys::set_rtc(&chip, crate::clock::civil::Civil::of(seconds)).map_err(HostError::file("set", path))
+    }
+
+    fn https_date(&self, url: &Url, ca: Option<&str>) -> Result<ServerDate, String> {
+        let addresses = self.resolve(url.host()).map_err(|error| error.to_string())?;
+        crate::clock::https::ask(url, &addresses, ca)
+    }
+
+    fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError> {
+        provider::write_results(write)
     }
 
     fn random_below(&self, bound: u64) -> u64 {
@@ -256,5 +353,7 @@ mod tests {
         host.write("/sys/class/dmi/id/product_uuid", b"AB-CD\n", 0o400).unwrap();
         let machine = host.machine();
         assert_eq!((machine.serial, machine.uuid.as_deref()), (None, Some("ab-cd")));
+        assert_eq!(without_data_source("SN7 ds=nocloud;s=http://x/").as_deref(), Some("SN7"));
+        assert_eq!(without_data_source("ds=nocloud;s=http://x/"), None);
     }
 }

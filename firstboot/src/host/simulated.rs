@@ -3,18 +3,26 @@
 
 #![allow(missing_docs)]
 
+pub mod power;
+pub mod stick;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress};
-use crate::config::{HostAddress, Machine, Secret};
+use super::simulated_disks::{self, Device, Volatile};
+use super::{Host, HostError, InterfaceAddress, Link, files};
+use crate::clock::https::ServerDate;
+use crate::config::{HostAddress, Machine, Secret, Url};
+use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
+use crate::provider::{StickError, WriteResults};
 use crate::rendezvous::{Grant, NodeIdentity, Refusal, RendezvousError};
 use crate::step::images::ArchiveImage;
+use crate::sys::EthtoolRequest;
 
 /// What a test's service runs into when the plug is pulled. It is thrown as a panic's payload: nothing of the
 /// service runs after it.
@@ -25,6 +33,8 @@ pub struct Killed;
 pub struct Disk {
     pub files: BTreeMap<String, (Vec<u8>, u32)>,
     pub links: BTreeMap<String, String>,
+    /// Block devices, by their path.
+    pub devices: BTreeMap<String, Device>,
     /// `inactive`, `active`, `pending`, `error`; the engine keeps it on the disk.
     pub swarm: String,
     pub manager: bool,
@@ -53,8 +63,16 @@ pub struct State {
     pub commands: Vec<String>,
     /// The addresses that the interfaces get.
     pub addresses: Vec<InterfaceAddress>,
+    /// The addresses as what is written on the disk gives them, in place of `addresses`.
+    pub network: Option<fn(&Disk) -> Vec<InterfaceAddress>>,
+    pub links: Vec<Link>,
     /// What the manager's rendezvous answers, in order; the last answer is repeated.
     pub rendezvous: Vec<Result<(&'static str, u64), Refusal>>,
+    /// What is answered to requests, by their address: in order, the last answer repeated. What stands under the
+    /// empty address is for all others.
+    pub answers: BTreeMap<String, Vec<Result<HttpResponse, HttpReason>>>,
+    /// The requests that were made, bodies included.
+    pub requests: Vec<(Method, String, Vec<u8>)>,
     /// Commands that fail, by their beginning.
     pub failing: Vec<&'static str>,
     /// What the engine answers to a join: `active` by default.
@@ -64,6 +82,25 @@ pub struct State {
     /// Actions so far, and the point at which the plug is pulled: three points for each action.
     pub points: u64,
     pub plug: Option<u64>,
+    pub volatile: Volatile,
+    /// What the kernel makes of a setting instead of what was written, by path.
+    pub clamped: BTreeMap<String, String>,
+    /// The rings and channels of interfaces, as the driver answers.
+    pub rings: BTreeMap<String, EthtoolRequest>,
+    /// The stick that is plugged in, as far as results are written to it.
+    pub stick: Option<stick::Stick>,
+    /// The real-time clock's chip, and the `Date`s that servers give, by their address.
+    pub time: Time,
+    /// What the plug's pulling loses of what was not flushed, and which writes fail.
+    pub power: power::Power,
+}
+
+#[derive(Default)]
+pub struct Time {
+    pub rtc: Option<u64>,
+    pub dates: Vec<(String, Result<ServerDate, String>)>,
+    /// How often a server was asked.
+    pub asked: u32,
 }
 
 impl SimulatedHost {
@@ -86,11 +123,14 @@ impl SimulatedHost {
         self.state().points
     }
 
-    /// The power comes back: what is on the disk is still there, nothing else.
+    /// The power comes back: what was flushed to the disk is still there; of the rest, what chance left.
     pub fn reboot(&self) {
         let mut state = self.state();
+        state.lose_unflushed();
         state.docker_runs = false;
         state.plug = None;
+        state.volatile = Volatile { read_only: state.volatile.read_only.clone(), ..Volatile::default() };
+        state.power.plug_at = None;
         state.hostname = state
             .disk
             .files
@@ -106,10 +146,15 @@ impl SimulatedHost {
         self.state().disk.files.insert(path.into(), (text.as_bytes().to_vec(), 0o644));
     }
 
+    pub fn put_bytes(&self, path: &str, bytes: &[u8]) {
+        self.state().disk.files.insert(path.into(), (bytes.to_vec(), 0o644));
+    }
+
     /// Does what changes the machine; `half` is what a power cut in the middle leaves.
     fn act<R>(&self, half: impl FnOnce(&mut State), whole: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state();
         let first = state.points;
+        state.plug = state.plug.or_else(|| state.power.pulled_now().then_some(first));
         state.points += 3;
         let kill = |point| {
             if point {
@@ -183,6 +228,14 @@ impl SimulatedHost {
 
 impl Host for SimulatedHost {
     fn read(&self, path: &str, _: u64) -> Result<Option<Vec<u8>>, HostError> {
+        let shown = match path {
+            "/proc/self/mountinfo" => simulated_disks::mountinfo(&self.state()),
+            "/proc/swaps" => simulated_disks::swaps(&self.state()),
+            _ => String::new(),
+        };
+        if !shown.is_empty() {
+            return Ok(Some([self.text(path).as_bytes(), shown.as_bytes()].concat()));
+        }
         Ok(self.state().disk.files.get(path).map(|(bytes, _)| bytes.clone()))
     }
 
@@ -190,36 +243,91 @@ impl Host for SimulatedHost {
         if path.starts_with("/run/") {
             return Ok(());
         }
-        self.act(|_| {}, |state| state.disk.files.insert(path.into(), (bytes.to_vec(), mode)));
-        Ok(())
+        files::write_durable(self, Path::new(path), bytes, mode).map_err(HostError::file("write", path))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
-        let add = |state: &mut State, bytes: &[u8]| {
-            state.disk.files.entry(path.into()).or_insert((Vec::new(), 0o600)).0.extend_from_slice(bytes);
-        };
-        self.act(|state| add(state, &bytes[..bytes.len() / 2]), |state| add(state, bytes));
-        Ok(())
+        files::append_durable(self, Path::new(path), bytes).map_err(HostError::file("append to", path))
     }
 
     fn truncate(&self, path: &str, length: u64) -> Result<(), HostError> {
-        let length = usize::try_from(length).unwrap();
-        self.act(|_| {}, |state| state.disk.files.get_mut(path).map(|(bytes, _)| bytes.truncate(length)));
-        Ok(())
+        files::truncate_durable(self, Path::new(path), length).map_err(HostError::file("shorten", path))
     }
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
-        self.act(|_| {}, |state| state.disk.files.remove(path));
-        Ok(())
+        files::remove_durable(self, Path::new(path)).map_err(HostError::file("remove", path))
     }
 
     fn link(&self, path: &str, target: &str) -> Result<(), HostError> {
-        self.act(|_| {}, |state| state.disk.links.insert(path.into(), target.into()));
-        Ok(())
+        files::link_durable(self, Path::new(path), target).map_err(HostError::file("link", path))
     }
 
     fn exists(&self, path: &str) -> bool {
-        self.state().disk.files.contains_key(path)
+        let state = self.state();
+        let mapped = path.strip_prefix("/dev/mapper/").is_some_and(|name| state.volatile.mapped.contains(name));
+        mapped || state.disk.files.contains_key(path) || state.volatile.directories.contains(path)
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError> {
+        let prefix = format!("{path}/");
+        let state = self.state();
+        let names = state.disk.files.keys().filter_map(|name| name.strip_prefix(&prefix)?.split('/').next());
+        let names: std::collections::BTreeSet<String> = names.map(str::to_owned).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn make_directory(&self, path: &str) -> Result<(), HostError> {
+        if self.state().volatile.read_only.iter().any(|prefix| path.starts_with(prefix)) {
+            return Err(HostError::file("make", path)(std::io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
+        self.act(|_| {}, |state| state.volatile.directories.insert(path.to_owned()));
+        Ok(())
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError> {
+        let taken = self.act(
+            |_| {},
+            |state| {
+                let clamped = state.clamped.get(path).cloned();
+                let file = state.disk.files.get_mut(path)?;
+                if clamped.as_deref() != Some("EINVAL") {
+                    file.0 = clamped.unwrap_or_else(|| value.to_owned()).into_bytes();
+                    return Some(true);
+                }
+                Some(false)
+            },
+        );
+        match taken {
+            Some(true) => Ok(()),
+            Some(false) => Err(HostError::file("set", path)(std::io::ErrorKind::InvalidInput.into())),
+            None => Err(HostError::file("set", path)(std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError> {
+        simulated_disks::ethtool(&mut self.state(), interface, request)
+            .map_err(|kind| HostError::System { action: "ask the interface's driver", source: kind.into() })
+    }
+
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {
+        let state = self.state();
+        let found = state.disk.devices.get(device);
+        let found = found.ok_or_else(|| HostError::file("read", device)(std::io::ErrorKind::NotFound.into()))?;
+        Ok(found.read(offset, length))
+    }
+
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError> {
+        let clear = |state: &mut State, length| state.disk.devices.get_mut(device).unwrap().clear(offset, length);
+        self.act(|state| clear(state, length / 2), |state| clear(state, length));
+        Ok(())
+    }
+
+    fn is_busy(&self, device: &str) -> Result<bool, HostError> {
+        Ok(self.state().volatile.busy.contains(device))
+    }
+
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError> {
+        Ok(vec![7; count])
     }
 
     fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError> {
@@ -233,16 +341,18 @@ impl Host for SimulatedHost {
 
     fn run(&self, program: &str, arguments: &[&str], _: Duration) -> Result<Vec<u8>, HostError> {
         let command = format!("{program} {}", arguments.join(" "));
+        self.state().power.doing.clone_from(&command);
         self.act(
-            |_| {},
+            |state| drop(simulated_disks::run(state, program, arguments, false)),
             |state| {
                 if state.failing.iter().any(|failing| command.starts_with(failing)) {
                     let failed = ProcessError::Failed { command, status: "exit status 1".into(), tail: "no".into() };
                     return Err(failed.into());
                 }
                 state.docker_runs |= command == "systemctl start docker.service";
-                state.commands.push(command);
-                Ok(Vec::new())
+                let said = simulated_disks::run(state, program, arguments, true);
+                state.commands.push(command.clone());
+                said.map_err(|tail| ProcessError::Failed { command, status: "exit status 1".into(), tail }.into())
             },
         )
     }
@@ -257,7 +367,12 @@ impl Host for SimulatedHost {
     }
 
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
-        Ok(self.state().addresses.clone())
+        let state = self.state();
+        Ok(state.network.map_or_else(|| state.addresses.clone(), |network| network(&state.disk)))
+    }
+
+    fn links(&self) -> Result<Vec<Link>, HostError> {
+        Ok(self.state().links.clone())
     }
 
     fn source_address(&self, _: IpAddr) -> Option<IpAddr> {
@@ -271,7 +386,25 @@ impl Host for SimulatedHost {
         }
     }
 
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        let mut state = self.state();
+        state.requests.push((request.method, request.url.to_owned(), request.body.to_vec()));
+        let unreachable = || Err(HttpReason::Connection("there is no such server".into()));
+        let known = if state.answers.contains_key(request.url) { request.url } else { "" };
+        let answer = match state.answers.get_mut(known) {
+            Some(answers) if answers.len() > 1 => answers.remove(0),
+            Some(answers) => answers.first().cloned().unwrap_or_else(unreachable),
+            None => unreachable(),
+        };
+        match answer {
+            Ok(answer) if answer.body.len() as u64 > request.limit => Err(HttpReason::TooLarge(request.limit)),
+            answer => answer,
+        }
+        .map_err(|reason| HttpError::new(request.url, reason))
+    }
+
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
+        self.state().power.doing = format!("engine {} {}", request.method, request.path);
         let answer = |status, body: &str| Ok(Response { status, body: body.as_bytes().to_vec() });
         if !self.state().docker_runs {
             return Err(EngineError::Socket(std::io::ErrorKind::ConnectionRefused.into()));
@@ -317,9 +450,37 @@ impl Host for SimulatedHost {
         self.state().clock
     }
 
+    fn uptime(&self) -> Duration {
+        self.slept()
+    }
+
     fn set_clock(&self, seconds: u64) -> Result<(), HostError> {
         self.act(|_| {}, |state| state.clock = seconds);
         Ok(())
+    }
+
+    fn rtc(&self) -> Option<u64> {
+        self.state().time.rtc
+    }
+
+    fn set_rtc(&self, seconds: u64) -> Result<(), HostError> {
+        self.state().time.rtc = Some(seconds);
+        Ok(())
+    }
+
+    fn https_date(&self, url: &Url, _: Option<&str>) -> Result<ServerDate, String> {
+        let mut state = self.state();
+        state.time.asked += 1;
+        let dates = state.time.dates.iter();
+        let found = dates.filter(|(known, _)| *known == url.to_string()).map(|(_, answer)| answer.clone()).next();
+        found.unwrap_or_else(|| Err("there is no such server".into()))
+    }
+
+    fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError> {
+        let mut state = self.state();
+        let stick = state.stick.as_mut().ok_or(StickError::NoStick)?;
+        write(stick).map_err(|error| StickError::of("INGOT (/dev/sdb1)", error))?;
+        Ok("INGOT (/dev/sdb1)".into())
     }
 
     fn random_below(&self, bound: u64) -> u64 {
@@ -329,6 +490,8 @@ impl Host for SimulatedHost {
     fn sleep(&self, duration: Duration) {
         let mut state = self.state();
         state.slept += duration;
+        let slept = state.slept;
+        state.power.fault.take_if(|fault| fault.until <= slept);
         assert!(state.slept < Duration::from_hours(24), "the service waits for something that never comes");
         if state.disk.swarm == "pending" && state.pending_sleeps > 0 {
             state.pending_sleeps -= 1;

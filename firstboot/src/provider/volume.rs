@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
@@ -56,7 +57,18 @@ pub struct Volume {
     root: OwnedFd,
     /// Keeps the mount: the kernel dissolves it when this is closed.
     _mount: Option<OwnedFd>,
+    /// Held until the mount is gone.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
+
+impl VolumeError {
+    /// True where the medium itself failed, such as one that was pulled out: reading it again may help.
+    pub fn is_broken_medium(&self) -> bool {
+        matches!(self, VolumeError::Read { source, .. } if source.kind() != std::io::ErrorKind::NotFound)
+    }
+}
+/// Held while a medium is mounted: it cannot be mounted read-only and writable at once.
+pub(super) static MOUNTING: Mutex<()> = Mutex::new(());
 
 impl Volume {
     /// Mounts a device.
@@ -64,10 +76,11 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::Mount`].
     pub fn open_device(device: &Path) -> Result<Self, VolumeError> {
+        let turn = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reasons = Vec::new();
         for (filesystem, options) in FILESYSTEMS {
             match mount(device, filesystem, options) {
-                Ok((root, mount)) => return Ok(Self { root, _mount: Some(mount) }),
+                Ok((root, mount)) => return Ok(Self { root, _mount: Some(mount), _turn: Some(turn) }),
                 Err(error) => reasons.push(format!("{filesystem}: {error}")),
             }
         }
@@ -81,7 +94,7 @@ impl Volume {
     pub fn open_directory(directory: &Path) -> Result<Self, VolumeError> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(failed("."))?;
-        Ok(Self { root, _mount: None })
+        Ok(Self { root, _mount: None, _turn: None })
     }
 
     /// The names in the top directory, sorted.
@@ -103,7 +116,18 @@ impl Volume {
         Ok(names)
     }
 
-    /// Reads a file of the top directory.
+    /// Reads a file, where there is one at this path.
+    ///
+    /// # Errors
+    /// All of [`VolumeError`] but the mount's.
+    pub fn find(&self, path: &str) -> Result<Option<Vec<u8>>, VolumeError> {
+        match self.read(path) {
+            Err(VolumeError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// Reads a file by its path from the top directory.
     ///
     /// # Errors
     /// All of [`VolumeError`] but the mount's.
@@ -177,6 +201,29 @@ mod tests {
         assert!(matches!(volume.read("../etc/passwd"), Err(VolumeError::Read { .. })));
         assert!(matches!(volume.read("none"), Err(VolumeError::Read { .. })));
         assert!(volume.names().unwrap().contains(&"node.toml".to_owned()));
+    }
+
+    #[test]
+    fn a_file_in_a_directory_is_found_and_its_links_are_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("openstack/latest")).unwrap();
+        std::fs::write(directory.path().join("openstack/latest/user_data"), "x").unwrap();
+        std::os::unix::fs::symlink("openstack", directory.path().join("other")).unwrap();
+        let volume = Volume::open_directory(directory.path()).unwrap();
+        assert_eq!(volume.find("openstack/latest/user_data").unwrap().unwrap(), b"x");
+        assert_eq!(volume.find("openstack/latest/none").unwrap(), None);
+        assert_eq!(volume.find("none/latest/user_data").unwrap(), None);
+        assert!(volume.find("other/latest/user_data").is_err());
+    }
+
+    #[test]
+    fn a_medium_that_fails_while_it_is_read_is_told_apart() {
+        // The kernel refuses to read the first page of a process's memory: EIO, as from a stick that is gone.
+        let volume = Volume::open_directory(Path::new("/proc/self")).unwrap();
+        let error = volume.read("mem").unwrap_err();
+        assert!(error.is_broken_medium() && error.to_string().contains("Input/output error"), "{error}");
+        assert!(!volume.read("no-such-file").unwrap_err().is_broken_medium());
+        assert!(!VolumeError::TooLarge("x".into()).is_broken_medium());
     }
 
     #[test]

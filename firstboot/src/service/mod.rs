@@ -8,17 +8,23 @@
 //! nothing. So a failure, a changed medium and a power cut are the same case: the next attempt. Nothing is ever
 //! given up; every wait is visible in the status.
 
+mod config_keys;
+mod hardware;
+mod network;
 mod obtain;
 mod offer;
+mod sealed;
 #[cfg(test)]
 mod tests;
+mod time;
 
 pub use offer::serve;
+pub use sealed::{look_at_plugged_medium, unseal};
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::clock::{ImageFacts, image_facts, raise};
+use crate::clock::{ImageFacts, image_facts};
 use crate::config::{Document, Loaded, Machine};
 use crate::host::{Host, HostError};
 use crate::join::{Backoff, Driver, JoinError, Joiner, Membership, driver, start_docker};
@@ -33,12 +39,6 @@ use crate::step::{Archive, Step, StepError};
 
 /// How long systemd may take to accept a job.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long the addresses may take, in seconds.
-const NETWORK_SECONDS: u64 = 90;
-/// How often the addresses are looked at in a second.
-const NETWORK_LOOKS: u32 = 5;
-/// The same for a role that joins nothing: it works without a network too.
-const NETWORK_SECONDS_ALONE: u64 = 20;
 /// How long the cluster may take to accept a node after it was asked, in seconds.
 const MEMBERSHIP_SECONDS: u64 = 60;
 /// The window, for each machine of the site, over which first attempts are spread: 50 a minute.
@@ -62,13 +62,13 @@ impl From<JoinError> for Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        Self { code: Code::Internal, text: error.to_string() }
+        Self { code: error.storage().unwrap_or(Code::Internal), text: error.to_string() }
     }
 }
 
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
-        Self { code: Code::Internal, text: error.to_string() }
+        Self { code: error.storage().unwrap_or(Code::Internal), text: error.to_string() }
     }
 }
 
@@ -85,11 +85,17 @@ pub struct Service<'a> {
     sources: &'a dyn Sources,
     /// What was already said about the present configuration.
     said: BTreeSet<Code>,
+    /// Media that a sealed node has ignored and named.
+    ignored: BTreeSet<String>,
     current: Vec<Document>,
     backoff: Backoff,
+    /// What is known of the clock.
+    clock: time::Knowledge,
     /// Whether something was held back in this boot, and whether it has been started.
     to_release: bool,
     released: bool,
+    /// How often the network of the present configuration did not come up.
+    network_failures: u32,
 }
 
 impl<'a> Service<'a> {
@@ -100,10 +106,13 @@ impl<'a> Service<'a> {
             report,
             sources,
             said: BTreeSet::new(),
+            ignored: BTreeSet::new(),
             current: Vec::new(),
             backoff: Backoff::default(),
+            clock: time::Knowledge::default(),
             to_release: false,
             released: false,
+            network_failures: 0,
         }
     }
 
@@ -116,6 +125,7 @@ impl<'a> Service<'a> {
                     self.report.report(failure.code, &failure.text);
                     let waiting = failure.code == Code::WaitingForManager;
                     let pause = self.backoff.next(self.host, waiting);
+                    self.report.next_try(pause);
                     self.host.sleep(pause);
                 }
             }
@@ -124,11 +134,7 @@ impl<'a> Service<'a> {
 
     fn attempt(&mut self) -> Result<Arrived, Failure> {
         let facts = image_facts(self.host)?;
-        match raise(self.host, facts.build_time) {
-            Ok(true) => self.report.note("the clock was before the image's build; it is set to the build's time"),
-            Ok(false) => {}
-            Err(error) => self.report.note(&format!("the clock is before the image's build: {error}")),
-        }
+        self.bound_clock(facts.build_time);
         let mut journal = Journal::open(self.host)?;
         if journal.cut_off > 0 {
             self.report.note(&format!("the journal's last {} bytes were unfinished and are cut off", journal.cut_off));
@@ -138,9 +144,11 @@ impl<'a> Service<'a> {
         if obtained.documents != self.current {
             self.current = obtained.documents;
             self.said.clear();
+            self.network_failures = 0;
             self.backoff.reset();
         }
         let loaded = obtained.loaded;
+        self.report.configured(&loaded.config);
         if self.first_time(Code::ConfigFound) {
             self.report.report(Code::ConfigFound, &obtained.from);
             loaded.warnings.iter().for_each(|warning| self.report.note(&format!("warning: {warning}")));
@@ -149,6 +157,8 @@ impl<'a> Service<'a> {
         if self.first_time(Code::Applying) {
             self.report.report(Code::Applying, &plan.describe().join("; "));
         }
+        self.hold_back_for_disks(&loaded)?;
+        self.tune(&loaded)?;
         let held_back = !self.host.exists(CONFIGURED);
         if held_back {
             self.host.write(CONFIGURED, b"", 0o644)?;
@@ -156,11 +166,15 @@ impl<'a> Service<'a> {
         // A node that has joined is started by systemd alone, unless an image that knew of no such file made it join.
         self.to_release |= held_back || journal.joined().is_none();
         self.carry_out(&plan.steps, &mut journal)?;
+        // Behind the network, so that a node whose disks are wrong can be reached; before all that would write where a
+        // disk is going to be mounted.
+        self.settle_disks(&loaded, &machine, journal.joined().is_some())?;
         if self.to_release && !self.released {
             self.host.run("systemctl", &["start", "--no-block", "multi-user.target"], RELEASE_PATIENCE)?;
             self.released = true;
         }
-        self.wait_for_network(&loaded, plan.join.is_some())?;
+        self.bring_up_network(&plan, &loaded, &machine, &mut journal)?;
+        self.ask_the_time(&loaded.config, facts.build_time);
         self.join(&plan, &loaded, &machine, &mut journal)
     }
 
@@ -175,44 +189,12 @@ impl<'a> Service<'a> {
                 continue;
             }
             journal.begin(&name, &inputs)?;
-            step.apply(self.host)
-                .map_err(|error: StepError| Failure { code: step.failure(), text: format!("{name}: {error}") })?;
+            step.apply(self.host).map_err(|error: StepError| Failure {
+                code: error.storage().unwrap_or_else(|| step.failure()),
+                text: format!("{name}: {error}"),
+            })?;
             journal.record(Event::Done { step: name, inputs })?;
         }
-        Ok(())
-    }
-
-    /// Waits until the static addresses are there, or any address where there are none.
-    fn wait_for_network(&mut self, loaded: &Loaded, needed: bool) -> Result<(), Failure> {
-        let wanted: Vec<_> =
-            loaded.config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
-        let mut missing = String::new();
-        let seconds = if needed { NETWORK_SECONDS } else { NETWORK_SECONDS_ALONE };
-        for look in 0..seconds * u64::from(NETWORK_LOOKS) {
-            if look > 0 {
-                self.host.sleep(Duration::from_secs(1) / NETWORK_LOOKS);
-            }
-            let have = self.host.addresses()?;
-            let absent: Vec<_> = wanted.iter().filter(|want| !have.iter().any(|have| have.address == **want)).collect();
-            if absent.is_empty() && !have.is_empty() {
-                if self.first_time(Code::NetworkUp) {
-                    let list = have.iter().map(|have| format!("{} {}", have.interface, have.address));
-                    self.report.report(Code::NetworkUp, &list.collect::<Vec<_>>().join(", "));
-                }
-                return Ok(());
-            }
-            missing = match &absent[..] {
-                [] => "no interface has an address; is a cable in, does the DHCP server answer?".to_owned(),
-                absent => format!(
-                    "no interface has {}; does [[network]] match one that has a link?",
-                    absent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                ),
-            };
-        }
-        if needed {
-            return Err(Failure { code: Code::NetworkFailed, text: missing });
-        }
-        self.report.report(Code::NetworkFailed, &format!("{missing} (going on: the role joins nothing)"));
         Ok(())
     }
 
@@ -241,6 +223,7 @@ impl<'a> Service<'a> {
         }
         let Some(driver) = driver else {
             seal(journal, "none", "")?;
+            self.block_usb(loaded.config.seal.block_usb)?;
             self.report.report(Code::ReadyNoJoin, "everything is applied");
             return Ok(Arrived { driver: None });
         };
@@ -249,6 +232,7 @@ impl<'a> Service<'a> {
             None => self.become_member(&*driver, loaded, machine, journal)?,
         };
         seal(journal, driver.name(), &membership.identity)?;
+        self.block_usb(loaded.config.seal.block_usb)?;
         self.report.report(Code::Joined, &membership.text);
         Ok(Arrived { driver: Some(driver) })
     }
@@ -283,7 +267,7 @@ impl<'a> Service<'a> {
 
 /// From now on the configuration is the one that was applied, whatever medium is plugged in.
 fn seal(journal: &mut Journal<'_>, driver: &str, node: &str) -> Result<(), JournalError> {
-    if journal.joined() == Some((driver, node)) {
+    if journal.is_sealed() && journal.joined() == Some((driver, node)) {
         return Ok(());
     }
     journal.record(Event::Joined { driver: driver.to_owned(), node: node.to_owned() })

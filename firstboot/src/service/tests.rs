@@ -1,3 +1,6 @@
+mod power;
+mod secrets;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -9,10 +12,10 @@ use crate::journal::JOURNAL;
 use crate::provider::Found;
 use crate::rendezvous::Refusal;
 
-const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
+pub const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
 
 /// Media that change: each look takes the next, the last one stays.
-struct Media(Mutex<Vec<Found>>);
+pub struct Media(pub Mutex<Vec<Found>>);
 
 impl Sources for Media {
     fn look(&self, _: &Machine) -> Found {
@@ -22,7 +25,7 @@ impl Sources for Media {
 }
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<(Code, String)>>);
+pub struct Heard(Mutex<Vec<(Code, String)>>);
 
 impl Report for Heard {
     fn report(&self, code: Code, text: &str) {
@@ -32,10 +35,10 @@ impl Report for Heard {
 }
 
 impl Heard {
-    fn codes(&self) -> Vec<u16> {
+    pub fn codes(&self) -> Vec<u16> {
         self.0.lock().unwrap().iter().map(|(code, _)| code.number()).collect()
     }
-    fn text(&self, code: Code) -> String {
+    pub fn text(&self, code: Code) -> String {
         self.0
             .lock()
             .unwrap()
@@ -46,7 +49,7 @@ impl Heard {
     }
 }
 
-fn medium(text: &str) -> Found {
+pub fn medium(text: &str) -> Found {
     let document =
         Document { name: "INGOT:node.toml".into(), format: Format::NodeToml, bytes: text.as_bytes().to_vec() };
     Found { documents: vec![document], media: vec!["INGOT (/dev/sdb1)".into()], ..Found::default() }
@@ -61,7 +64,7 @@ fn stick(role: &str) -> Found {
     ))
 }
 
-fn machine() -> SimulatedHost {
+pub fn machine() -> SimulatedHost {
     let host = SimulatedHost::default();
     {
         let mut state = host.state();
@@ -74,7 +77,7 @@ fn machine() -> SimulatedHost {
     host
 }
 
-fn run(host: &SimulatedHost, media: Vec<Found>) -> Heard {
+pub fn run(host: &SimulatedHost, media: Vec<Found>) -> Heard {
     let heard = Heard::default();
     Service::new(host, &heard, &Media(Mutex::new(media))).run();
     heard
@@ -93,6 +96,8 @@ fn killed(host: &SimulatedHost, media: Vec<Found>) -> bool {
 fn outcome(host: &SimulatedHost) -> Disk {
     let mut disk = host.disk();
     disk.files.remove(JOURNAL);
+    // Which network worked is remembered where that can be written; nothing waits for it.
+    disk.files.retain(|path, _| !path.starts_with("/var/lib/ingot/network/"));
     disk.loads = 0;
     disk
 }
@@ -119,13 +124,16 @@ fn a_second_boot_changes_nothing() {
         let (before, points) = (host.disk(), host.points());
         host.reboot();
         // The medium is gone, or another one is there: the configuration is sealed.
-        for media in [Found::default(), medium("version = 1\nhostname = \"evil\"\n")] {
+        for media in [Found::default(), stick(role), medium("version = 1\nhostname = \"evil\"\n")] {
             let heard = run(&host, vec![media]);
-            assert_eq!(heard.codes(), [100, 200, 210, 300, 310, 500], "{role}");
+            let codes = heard.codes();
+            let ignored = usize::from(heard.text(Code::MediumIgnored).contains("INGOT (/dev/sdb1)"));
+            assert_eq!(ignored, usize::from(codes[0] == 121), "{role}");
+            assert_eq!(codes[ignored..], [100, 200, 210, 300, 310, 500], "{role}");
             assert!(heard.text(Code::ConfigFound).starts_with("sealed"));
             assert_eq!(host.disk(), before);
         }
-        assert_eq!(host.points() - points, 6, "only the engine is started, twice");
+        assert_eq!(host.points() - points, 9, "only the engine is started, three times");
     }
 }
 
@@ -180,11 +188,9 @@ proptest::proptest! {
 #[test]
 fn a_changed_input_repeats_only_its_step() {
     let host = machine();
-    host.state().failing = vec!["systemctl start docker.service"];
-    host.state().plug = Some(69);
-    assert!(killed(&host, vec![stick("worker")]) || host.points() > 0);
+    host.state().power.plug_at = Some("systemctl start docker.service");
+    assert!(killed(&host, vec![stick("worker")]));
     host.reboot();
-    host.state().failing.clear();
     host.state().commands.clear();
     let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap().replace("\"n1\"", "\"n2\"");
     run(&host, vec![medium(&text)]);
@@ -308,9 +314,208 @@ fn failing_steps_are_named_and_tried_again() {
 }
 
 #[test]
+fn disks_come_before_all_that_could_write_to_them_and_a_missing_one_stops_no_member() {
+    let with_disk = |host: &SimulatedHost| {
+        host.plug_in("sdb", 1 << 40, "A1", "ST4000");
+        host.put("/usr/sbin/mkfs.xfs", "");
+    };
+    let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap()
+        + "[[disk]]\nname = \"data\"\nmatch = { serial = \"A1\" }\nmount = \"/data\"\nrequired_by = [\"docker.service\"]\n[tuning]\ngovernor = \"performance\"\n";
+    let media = || vec![medium(&text)];
+    let host = machine();
+    with_disk(&host);
+    let heard = run(&host, media());
+    assert_eq!(heard.codes(), [100, 200, 220, 205, 210, 300, 310, 400, 500]);
+    let commands = host.state().commands.clone();
+    let place = |start: &str| commands.iter().position(|command| command.starts_with(start)).unwrap();
+    assert!(place("systemctl start data.mount") < place("systemctl start --no-block multi-user.target"));
+    host.reboot();
+    host.pull_out("sdb");
+    let heard = run(&host, vec![Found::default()]);
+    assert_eq!(heard.codes(), [100, 200, 220, 933, 210, 300, 310, 500]);
+    assert!(heard.text(Code::DisksFailed).contains("0 disks match (serial A1), and it must be 1; seen: none"));
+
+    // A node that has not joined does not join without its disk and starts nothing that needs it, but can be reached.
+    let host = machine();
+    assert!(catch_unwind(AssertUnwindSafe(|| run(&host, media()))).is_err(), "it tries for ever");
+    assert_eq!(host.disk().joined, 0);
+    let commands = host.state().commands.join("\n");
+    assert!(commands.contains("restart systemd-networkd") && !commands.contains("multi-user.target"), "{commands}");
+    let gate = host.text("/etc/systemd/system/docker.service.d/21-ingot-disks-settled.conf");
+    assert!(gate.contains("ConditionPathExists=/var/lib/ingot/disks-settled\n"), "{gate}");
+    assert!(!host.exists("/var/lib/ingot/disks-settled"));
+    with_disk(&host);
+    host.state().slept = Duration::ZERO;
+    assert_eq!(run(&host, media()).codes().last(), Some(&500));
+    assert!(host.exists("/var/lib/ingot/disks-settled"));
+
+    for point in 0.. {
+        let host = machine();
+        with_disk(&host);
+        host.state().plug = Some(point);
+        if !killed(&host, media()) {
+            assert!(point > 90, "only {point} points");
+            break;
+        }
+        host.reboot();
+        assert_eq!(run(&host, media()).codes().last(), Some(&500), "point {point}");
+        assert_eq!(host.disk().joined, 1, "point {point}");
+    }
+}
+
+#[test]
 fn first_attempts_of_a_site_are_spread() {
     let window = SPLAY_PER_MACHINE.saturating_mul(100);
     let moments: std::collections::BTreeSet<_> = (0..100).map(|id| splay(&format!("node{id}"), window)).collect();
     assert!(moments.len() > 90 && moments.iter().all(|moment| *moment < window));
     assert_eq!(splay("x", Duration::ZERO), Duration::ZERO);
+}
+
+/// Addresses as the files of networkd give them: DHCP gives one where nothing else is said.
+fn follows_the_files(disk: &Disk) -> Vec<InterfaceAddress> {
+    let address = |text: &str| InterfaceAddress { interface: "enp1s0".into(), address: text.parse().unwrap() };
+    let files: Vec<String> = disk
+        .files
+        .iter()
+        .filter(|(path, _)| path.starts_with("/etc/systemd/network/10-ingot-"))
+        .map(|(_, (bytes, _))| String::from_utf8_lossy(bytes).into_owned())
+        .collect();
+    match files.iter().any(|text| text.contains("Address=10.77.0.11/24")) {
+        true => vec![address("10.77.0.11")],
+        false if files.is_empty() => vec![address("192.0.2.50")],
+        false => vec![],
+    }
+}
+
+fn cabled() -> SimulatedHost {
+    let host = machine();
+    host.state().network = Some(follows_the_files);
+    let mac = "52:54:00:00:00:01".parse().ok();
+    let link =
+        crate::host::Link { name: "enp1s0".into(), mac, permanent: mac, physical: true, carrier: true, driver: None };
+    host.state().links = vec![link];
+    host
+}
+
+/// The stick with a typing error in its address.
+fn wrong_stick() -> Found {
+    let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap();
+    medium(&text.replace("10.77.0.11/24", "10.77.0.111/24"))
+}
+
+#[test]
+fn a_wrong_network_falls_back_to_dhcp_and_a_corrected_stick_is_read() {
+    let host = cabled();
+    // Looks: one to begin with, one every five seconds of waiting, then one each second.
+    let mut media = vec![wrong_stick(); 40];
+    media.push(stick("worker"));
+    let heard = run(&host, media);
+    assert_eq!(heard.codes(), [100, 200, 921, 920, 100, 200, 210, 300, 310, 400, 500]);
+    let text = heard.text(Code::NetworkFallback);
+    assert!(
+        text.contains("no interface has 10.77.0.111")
+            && text.contains("DHCP on every wired interface: enp1s0 192.0.2.50"),
+        "{text}"
+    );
+    assert_eq!(host.disk().joined, 1);
+    assert!(host.text("/var/lib/ingot/network/good.json").contains("10.77.0.11/24"), "what works is kept");
+}
+
+#[test]
+fn what_worked_last_is_the_first_to_fall_back_to() {
+    let host = cabled();
+    // The right network comes up, but no container engine does; then a stick with a wrong one is put in.
+    host.state().failing = vec!["systemctl start docker.service"];
+    let mut media = vec![stick("worker"); 3];
+    media.extend(vec![wrong_stick(); 60]);
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(&host, media)));
+    assert!(outcome.is_err(), "it tries for ever");
+    let host2 = cabled();
+    host2.state().disk = host.disk();
+    host2.state().slept = Duration::ZERO;
+    let heard = Heard::default();
+    let media = Media(Mutex::new(vec![wrong_stick(); 3]));
+    let outcome = catch_unwind(AssertUnwindSafe(|| Service::new(&host2, &heard, &media).run().driver.is_some()));
+    assert!(outcome.is_err());
+    let text = heard.text(Code::NetworkFallback);
+    assert!(text.contains("the network that worked last: enp1s0 10.77.0.11"), "{text}");
+    assert_eq!(host2.disk().joined, 0, "nothing is joined over a network that is not the configured one");
+}
+
+#[test]
+fn without_a_cable_nothing_is_changed() {
+    let host = cabled();
+    host.state().links[0].carrier = false;
+    let heard = Heard::default();
+    let media = Media(Mutex::new(vec![wrong_stick()]));
+    assert!(catch_unwind(AssertUnwindSafe(|| Service::new(&host, &heard, &media).run().driver.is_some())).is_err());
+    assert!(heard.codes().contains(&920) && !heard.codes().contains(&921), "{:?}", heard.codes());
+    assert!(host.disk().files.keys().any(|path| path.starts_with("/etc/systemd/network/10-ingot-")));
+}
+
+#[test]
+fn the_plug_is_pulled_while_falling_back() {
+    let reference = cabled();
+    run(&reference, vec![stick("worker")]);
+    let mut point = 0;
+    loop {
+        let host = cabled();
+        host.state().plug = Some(point);
+        let mut media = vec![wrong_stick(); 40];
+        media.push(stick("worker"));
+        if !killed(&host, media) {
+            break;
+        }
+        host.reboot();
+        let heard = run(&host, vec![stick("worker")]);
+        assert_eq!(heard.codes().last(), Some(&500), "point {point}");
+        assert_eq!(outcome(&host), outcome(&reference), "point {point}");
+        point += 1;
+    }
+    assert!(point > 80, "only {point} points");
+}
+
+fn with_time(found: &Found) -> Found {
+    let text = String::from_utf8(found.documents[0].bytes.clone()).unwrap();
+    medium(&format!("{text}[time]\nhttps = [\"https://gw.site\"]\n"))
+}
+
+#[test]
+fn a_dead_battery_does_not_keep_a_node_out() {
+    for clock in [7, 3_471_292_800] {
+        let host = machine();
+        host.put("/usr/lib/ingot/image.json", "{\"build_time\":1780000000}");
+        {
+            let mut state = host.state();
+            state.clock = clock;
+            let answer = crate::clock::https::ServerDate { date: 1_789_999_000, valid: (1_770_000_000, 1_800_000_000) };
+            state.time.dates = vec![("https://gw.site".into(), Ok(answer))];
+        }
+        let heard = run(&host, vec![with_time(&stick("manager"))]);
+        assert_eq!(heard.codes(), [130, 100, 200, 210, 130, 300, 310, 400, 500]);
+        assert!(heard.text(Code::ClockSet).contains("the image's build says 2026-05-28"));
+        assert_eq!((host.now(), host.rtc(), host.state().time.asked), (1_789_999_000, Some(1_789_999_000), 1));
+    }
+}
+
+#[test]
+fn nobody_is_asked_for_the_time_without_need_and_nobody_is_waited_for() {
+    let host = machine();
+    run(&host, vec![with_time(&stick("manager"))]);
+    assert_eq!(host.state().time.asked, 0, "the clock is plausible and nothing failed");
+
+    let host = machine();
+    host.state().clock = 7;
+    host.put("/usr/lib/ingot/image.json", "{\"build_time\":1780000000}");
+    let heard = run(&host, vec![with_time(&stick("manager"))]);
+    assert_eq!(heard.codes(), [130, 100, 200, 210, 950, 300, 310, 400, 500]);
+    assert!(heard.text(Code::ClockWrong).contains("https://gw.site: there is no such server"));
+
+    // A time server has set it meanwhile.
+    let host = machine();
+    host.state().clock = 7;
+    host.put("/usr/lib/ingot/image.json", "{\"build_time\":1780000000}");
+    host.put("/run/systemd/timesync/synchronized", "");
+    run(&host, vec![with_time(&stick("manager"))]);
+    assert_eq!(host.state().time.asked, 0);
 }

@@ -1,0 +1,150 @@
+//! The keys, in the order in which people meet them.
+
+mod hardware;
+mod network;
+
+use super::{Form, Key, Kind};
+use crate::config::DRIVERS;
+
+const HOSTNAME: Form = Form { name: "a host name", pattern: "^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$" };
+const TIMEZONE: Form = Form { name: "a time zone", pattern: "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z][A-Za-z0-9_+-]*)*$" };
+const HOST: Form = Form { name: "an address or a host name", pattern: "^[0-9A-Za-z:.-]+$" };
+const ADVERTISE: Form = Form { name: "an address or an interface", pattern: "^[0-9A-Za-z:._-]+$" };
+const MAC: Form = Form { name: "a MAC address", pattern: "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$" };
+const INTERFACE: Form = Form { name: "an interface or a pattern", pattern: "^[A-Za-z0-9._*?\\[\\]-]{1,32}$" };
+const CIDR: Form = Form { name: "an address with its prefix length", pattern: "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" };
+const IP: Form = Form { name: "an IP address", pattern: "^[0-9A-Fa-f:.]+$" };
+const SSH_KEY: Form = Form { name: "a line of a .pub file", pattern: "^\\s*(ssh-|ecdsa-|sk-)\\S+\\s+\\S+" };
+const SITE_KEY: Form = Form { name: "a public key of minisign", pattern: "^\\s*RW[A-Za-z0-9+/=]+\\s*$" };
+const URL: Form = Form { name: "a URL", pattern: "^https?://" };
+const TEXT: Form = Form { name: "a text", pattern: "" };
+
+/// All keys: a list for each group.
+pub const KEYS: &[&[Key]] = &[NODE, network::KEYS, hardware::KEYS, JOIN, SEAL, REPORT, MACHINE];
+
+const NODE: &[Key] = &[
+    Key::new("version", Kind::Integer(1, 1), "1", "The version of the format.").required(),
+    Key::new("hostname", Kind::Text(HOSTNAME), "\"w1\"", "A host name by RFC 1123, at most 64 characters.")
+        .default("`ingot-` and the lowest MAC address"),
+    Key::new("timezone", Kind::Text(TIMEZONE), "\"Europe/Berlin\"", "A name of the IANA database.")
+        .default("the image's"),
+    Key::new("ntp", Kind::Texts(HOST), "[\"10.77.0.1\"]", "Time servers, addresses or names.").default("the image's"),
+    Key::new("strict", Kind::Boolean, "true", "Make every warning an error, such as an unsupported key of cloud-init.")
+        .default("`false`"),
+    Key::new("ssh", Kind::Table, "", "Who may log in."),
+    Key::new(
+        "ssh.authorized_keys",
+        Kind::Texts(SSH_KEY),
+        "[\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDI2sNZwkdbcFhWEiUQbY2Dtz0J+EHqO1sUVUyTMaHuB ops@site\"]",
+        "Lines of `.pub` files, without options; these may log in as root. Passwords do not work.",
+    )
+    .default("`[]`"),
+];
+
+const SWARM: &[&str] = &["docker-swarm"];
+
+const JOIN: &[Key] = &[
+    Key::new("join", Kind::Table, "", "The cluster that the node joins."),
+    Key::new("join.driver", Kind::Choice(DRIVERS), "\"docker-swarm\"", "The kind of cluster.").required(),
+    Key::new("join.role", Kind::Choice(&["manager", "worker"]), "\"worker\"", "What the node is in the cluster.")
+        .needed_by(SWARM)
+        .only(SWARM),
+    Key::new("join.advertise", Kind::Text(ADVERTISE), "\"10.77.0.10\"", "What the others reach this node by.")
+        .default("found out")
+        .only(SWARM),
+    Key::new(
+        "join.managers",
+        Kind::Texts(HOST),
+        "[\"10.77.0.10\"]",
+        "The managers, the one that founds the cluster first.",
+    )
+    .default("`[]`")
+    .needed_by(&["docker-swarm/worker"])
+    .only(SWARM),
+    Key::new(
+        "join.secret",
+        Kind::Text(TEXT),
+        "\"kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=\"",
+        "The cluster secret, the same on all nodes, of `openssl rand -base64 32`; not needed with a token.",
+    )
+    .secret()
+    .needed_by(SWARM)
+    .only(SWARM),
+    Key::new(
+        "join.token",
+        Kind::Text(TEXT),
+        "\"SWMTKN-1-3pu6hszjas19xyp7ghgosyx9k8atbfcr8p2is99znpy26u2lkl-7p73s1dx5in4tatdymyhg9hu2\"",
+        "A join token of the cluster instead of the secret: `docker swarm join-token -q worker` prints it.",
+    )
+    .secret()
+    .only(SWARM),
+    Key::new("join.rendezvous_port", Kind::Integer(1, 65535), "7390", "The TCP port of the rendezvous.")
+        .default("`7390`")
+        .only(SWARM),
+];
+
+const SEAL: &[Key] = &[
+    Key::new("seal", Kind::Table, "", "What the node accepts once it has joined."),
+    Key::new(
+        "seal.site_keys",
+        Kind::Texts(SITE_KEY),
+        "[\"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\"]",
+        "The keys whose signatures a sealed node accepts.",
+    )
+    .default("`[]`"),
+    Key::new(
+        "seal.require_signed",
+        Kind::Boolean,
+        "true",
+        "Refuse unsigned configuration from the first boot on; counts in the role's defaults only.",
+    )
+    .default("`false`"),
+    Key::new("seal.block_usb", Kind::Boolean, "true", "Block USB storage once the node has joined.").default("`false`"),
+];
+
+const PEM: Form = Form { name: "the text of a PEM file", pattern: "-----BEGIN CERTIFICATE-----" };
+const CERTIFICATE: &str = include_str!("certificate.toml");
+const REPORT: &[Key] = &[
+    Key::new("report", Kind::Table, "", "Where the node's states are sent."),
+    Key::new("report.url", Kind::Text(URL), "\"https://status.site/nodes\"", "The address that takes a POST of JSON.")
+        .required(),
+    Key::new(
+        "report.headers",
+        Kind::Map,
+        "{ Authorization = \"Bearer token\" }",
+        "Headers that go along; only over `https`.",
+    )
+    .secret(),
+    Key::new("report.ca", Kind::Text(PEM), CERTIFICATE, "The authorities that may vouch for the server, in PEM.")
+        .default("the image's"),
+    Key::new("time", Kind::Table, "", "Whom the node asks for the time while no time server has set its clock."),
+    Key::new(
+        "time.https",
+        Kind::Texts(URL),
+        "[\"https://gateway.site\"]",
+        "`https` addresses whose `Date` is taken; eight at most.",
+    )
+    .default("`[]`"),
+    Key::new("time.ca", Kind::Text(PEM), CERTIFICATE, "The authorities that may vouch for them, in PEM.")
+        .default("the image's"),
+    Key::new("write_back", Kind::Boolean, "false", "Write the result to the stick that the configuration came from.")
+        .default("`true`"),
+];
+
+const MACHINE: &[Key] = &[
+    Key::new(
+        "machine",
+        Kind::Tables,
+        "",
+        "What holds for one machine only: `match`, and any other key of the document but `version`.",
+    ),
+    Key::new("machine[].match", Kind::Table, "", "Which machine: all that is given must be the machine's.").required(),
+    Key::new("machine[].match.mac", Kind::Text(MAC), "\"52:54:00:12:34:10\"", "A hardware address of the machine."),
+    Key::new("machine[].match.serial", Kind::Text(TEXT), "\"ABC1234\"", "The serial number in the firmware's tables."),
+    Key::new(
+        "machine[].match.uuid",
+        Kind::Text(TEXT),
+        "\"4c4c4544-0042-3510-8051-b4c04f4e3132\"",
+        "The UUID in the firmware's tables.",
+    ),
+];

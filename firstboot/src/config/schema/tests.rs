@@ -1,0 +1,329 @@
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use toml::{Table, Value};
+
+use super::*;
+use crate::config::fields::record;
+use crate::config::{Document, Format, Machine, SAMPLE, check, load};
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
+}
+
+fn example(key: &Key) -> Value {
+    let table: Table = toml::from_str(&format!("x = {}", key.example))
+        .unwrap_or_else(|error| panic!("the example of {}: {error}", key.path));
+    table["x"].clone()
+}
+
+/// Puts a value at a path; each `[]` is the list's first element.
+fn put(table: &mut Table, path: &str, value: Value) {
+    let Some((first, rest)) = path.split_once('.') else {
+        table.insert(path.into(), value);
+        return;
+    };
+    let inner = if let Some(list) = first.strip_suffix("[]") {
+        let list = table.entry(list).or_insert_with(|| Value::Array(vec![Value::Table(Table::new())]));
+        list.as_array_mut().unwrap().first_mut().unwrap()
+    } else {
+        table.entry(first).or_insert_with(|| Value::Table(Table::new()))
+    };
+    put(inner.as_table_mut().unwrap(), rest, value);
+}
+
+/// Lays one document over another; of lists of tables, the first tables.
+fn lay_over(table: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(over)) => lay_over(inner, over),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
+}
+
+fn has(table: &Table, path: &str) -> bool {
+    let mut value = table;
+    let mut names = path.split('.').peekable();
+    while let Some(name) = names.next() {
+        let Some(found) = value.get(name.trim_end_matches("[]")) else { return false };
+        let found = if name.ends_with("[]") { &found.as_array().unwrap()[0] } else { found };
+        match found.as_table() {
+            Some(inner) if names.peek().is_some() => value = inner,
+            _ => return names.peek().is_none(),
+        }
+    }
+    true
+}
+
+/// The drivers and roles for which a key is looked at.
+fn kinds_of(key: &Key) -> Vec<(&'static str, &'static str)> {
+    let all =
+        crate::config::DRIVERS.iter().flat_map(|driver| roles_of(driver).into_iter().map(move |role| (*driver, role)));
+    all.filter(|(driver, role)| key.is_for(driver, role)).collect()
+}
+
+fn roles_of(driver: &str) -> Vec<&'static str> {
+    let roles: Vec<&str> = keys()
+        .filter(|key| key.path == "join.role" && key.is_for(driver, ""))
+        .flat_map(|key| if let Kind::Choice(choices) = key.kind { choices } else { &[] })
+        .copied()
+        .collect();
+    if roles.is_empty() { vec![""] } else { roles }
+}
+
+/// The smallest document that has a key: the key, what its tables require, and the driver.
+fn smallest(key: &Key, driver: &str, role: &str) -> Table {
+    let mut table = Table::new();
+    put(&mut table, "version", Value::Integer(1));
+    lay_over(&mut table, toml::from_str(key.beside).unwrap());
+    if key.path.starts_with("join") {
+        put(&mut table, "join.driver", driver.into());
+        if !role.is_empty() {
+            put(&mut table, "join.role", role.into());
+        }
+    }
+    let above = |other: &Key| key.path.starts_with(other.table()) && !other.table().is_empty();
+    for required in keys().filter(|other| above(other) && other.need == Need::Required) {
+        if has(&table, required.path) {
+            continue;
+        }
+        match required.kind {
+            // One key of a table that must be there; a key of the same table is one.
+            Kind::Table if key.path == required.path || !key.path.starts_with(required.path) => {
+                let inside = keys().find(|other| other.table() == required.path && !other.example.is_empty());
+                inside.into_iter().for_each(|inside| put(&mut table, inside.path, example(inside)));
+            }
+            Kind::Table | Kind::Tables => {}
+            _ if required.path == "join.driver" || required.path == key.path => {}
+            _ => put(&mut table, required.path, example(required)),
+        }
+    }
+    if !matches!(key.kind, Kind::Table | Kind::Tables) {
+        put(&mut table, key.path, example(key));
+    }
+    table
+}
+
+fn document(text: &str) -> [Document; 1] {
+    [Document { name: "f".into(), format: Format::NodeToml, bytes: text.as_bytes().to_vec() }]
+}
+
+fn smallest_documents() -> Vec<(&'static Key, String)> {
+    keys()
+        .flat_map(|key| kinds_of(key).into_iter().map(move |kind| (key, kind)))
+        .map(|(key, (driver, role))| (key, toml::to_string(&smallest(key, driver, role)).unwrap()))
+        .collect()
+}
+
+#[test]
+fn every_key_that_is_read_is_described_and_every_described_key_is_read() {
+    record::take();
+    for (_, text) in smallest_documents() {
+        let _ = check(&document(&text));
+        let _ = load(&document(&text), &Machine::default());
+    }
+    let (known, asked) = record::take();
+    let described: BTreeSet<String> = keys().map(|key| key.path.to_owned()).collect();
+    // The parts for single machines are taken out of the tree before it is read.
+    let taken: BTreeSet<String> = ["machine", "machine[].match"].map(str::to_owned).into();
+    let difference = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
+    assert_eq!(difference(&known, &described), [""; 0], "known to the reading code, not described");
+    assert_eq!(difference(&asked, &described), [""; 0], "asked for by the reading code, not described");
+    let read = asked.union(&taken).cloned().collect();
+    assert_eq!(difference(&described, &read), [""; 0], "described, never asked for");
+}
+
+#[test]
+fn every_example_is_accepted_where_it_belongs() {
+    for (key, text) in smallest_documents() {
+        if let Err(error) = check(&document(&text)) {
+            let about: Vec<_> = error.problems.iter().filter(|problem| generic(&problem.key) == key.path).collect();
+            assert!(about.is_empty(), "{}: {about:?} in\n{text}", key.path);
+        }
+    }
+}
+
+#[test]
+fn every_key_has_its_words() {
+    let mut seen = BTreeSet::new();
+    for key in keys() {
+        assert!(seen.insert(key.path), "{} is described twice", key.path);
+        assert!(key.doc.ends_with('.') && key.doc.len() > 10, "{}: {:?} is no sentence", key.path, key.doc);
+        let leaf = !matches!(key.kind, Kind::Table | Kind::Tables);
+        assert_eq!(leaf, !key.example.is_empty(), "{}: leaves have examples, tables have none", key.path);
+        let table = key.table().trim_end_matches("[]");
+        assert!(table.is_empty() || seen.contains(table), "{}: {table} is not described before it", key.path);
+        for who in key.only.iter().chain(if let Need::By(who) = key.need { who } else { &[] }) {
+            let driver = who.split('/').next().unwrap();
+            assert!(crate::config::DRIVERS.contains(&driver), "{}: {driver} is no driver", key.path);
+        }
+    }
+}
+
+#[test]
+fn secrets_are_known_by_their_path_wherever_they_stand() {
+    for path in ["join.secret", "join.token", "machine[3].join.secret", "join.secret[0]"] {
+        assert!(is_secret(path), "{path}");
+    }
+    for path in ["join.secrets", "join", "network[0].match.mac", "secret"] {
+        assert!(!is_secret(path), "{path}");
+    }
+    assert_eq!(generic("a[0].b[12].c[x][]"), "a[].b[].c[x][]");
+}
+
+fn in_step(name: &str, expected: &str, option: &str) {
+    if std::fs::read_to_string(docs().join(name)).unwrap_or_default() != expected {
+        let fresh = docs().join("../target").join(name);
+        std::fs::write(&fresh, expected).unwrap();
+        panic!(
+            "docs/{name} is not in step with the descriptions; `ingot config schema{option}` prints it anew, and it lies in target/{name}"
+        );
+    }
+}
+
+#[test]
+fn the_published_schema_is_in_step() {
+    in_step("node.schema.json", &format!("{}\n", serde_json::to_string_pretty(&json_schema()).unwrap()), "");
+}
+
+#[test]
+fn the_published_tables_are_in_step() {
+    in_step("node-keys.md", &markdown(), " --markdown");
+}
+
+#[test]
+fn every_table_stands_in_the_documentation_for_people() {
+    let text = std::fs::read_to_string(docs().join("node-config.md")).unwrap();
+    for key in keys().filter(|key| key.table().is_empty()) {
+        let name = key.name();
+        let forms = [format!("| `{name}"), format!("| `[{name}]`"), format!("| `[[{name}]]`")];
+        assert!(forms.iter().any(|form| text.contains(form)), "{} is not in docs/node-config.md", key.path);
+    }
+}
+
+/// Validates documents with Python's jsonschema, an implementation that shares nothing with this one. `None` where it
+/// is not installed.
+fn validate(documents: &[(String, Value)]) -> Option<Vec<String>> {
+    let program = r"
+import json, sys
+import jsonschema
+given = json.load(sys.stdin)
+validator = jsonschema.validators.Draft202012Validator
+validator.check_schema(given['schema'])
+for name, document in given['documents']:
+    for error in validator(given['schema']).iter_errors(document):
+        print(name, error.json_path, error.message[:200].replace('\n', ' '))
+";
+    let mut child = Command::new("python3")
+        .args(["-W", "ignore", "-c", program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let input = serde_json::json!({ "schema": json_schema(), "documents": documents }).to_string();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    if complaint.contains("No module named") {
+        return None;
+    }
+    assert!(output.status.success(), "{complaint}");
+    Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_real_validator_agrees_with_the_reading_code() {
+    let parse = |text: &str| Value::Table(toml::from_str(text).unwrap());
+    let mut good: Vec<(String, Value)> = vec![("sample".into(), parse(SAMPLE))];
+    good.extend(smallest_documents().into_iter().map(|(key, text)| (key.path.to_owned(), parse(&text))));
+    let Some(complaints) = validate(&good) else {
+        return; // no python3 with jsonschema here; the drawback is said in CONTRIBUTING.md
+    };
+    assert_eq!(complaints, [""; 0], "the schema refuses what a node accepts");
+    let bad = [
+        "hostname = \"w1\"",
+        "version = 2",
+        "version = 1\nhostnme = \"w1\"",
+        "version = 1\nhostname = \"a_b\"",
+        "version = 1\nntp = \"10.0.0.1\"",
+        "version = 1\n[[network]]\nmatch = { name = 7 }",
+        "version = 1\n[[network]]\nmatch = { mac = \"x\" }",
+        "version = 1\n[join]\nrendezvous_port = 70000",
+        "version = 1\n[[machine]]\nhostname = \"w1\"",
+        "version = 1\n[[machine]]\nmatch = {}\nhostname = \"w1\"",
+        "version = 1\n[[machine]]\nmatch = { serial = \"x\" }\nversion = 1",
+    ];
+    let named: Vec<_> = bad.iter().enumerate().map(|(index, text)| (format!("#{index}#"), parse(text))).collect();
+    let complaints = validate(&named).unwrap();
+    for ((name, _), text) in named.iter().zip(bad) {
+        assert!(complaints.iter().any(|line| line.starts_with(name)), "the schema accepts {text:?}");
+        assert!(check(&document(text)).is_err(), "a node accepts {text:?}");
+    }
+}
+
+fn given(values: &[(&str, &str)]) -> Vec<RoleValue> {
+    let value = |(key, value): &(&str, &str)| RoleValue {
+        key: (*key).to_owned(),
+        value: format!("{value:?}"),
+        origin: "profiles/x.toml:7".into(),
+    };
+    values.iter().map(value).collect()
+}
+
+/// Puts each secret's example in place of its placeholder.
+fn filled(sample: &str) -> String {
+    let table: Table = toml::from_str(sample).unwrap_or_else(|error| panic!("{error}\n{sample}"));
+    let mut text = sample.to_owned();
+    for key in keys().filter(|key| key.secret) {
+        let Some(value) =
+            key.path.split('.').try_fold(&Value::Table(table.clone()), |value, name| value.get(name)).cloned()
+        else {
+            continue;
+        };
+        text = text.replace(&format!("{} = {value}", key.name()), &format!("{} = {}", key.name(), key.example));
+    }
+    text
+}
+
+#[test]
+fn a_sample_is_accepted_once_its_secrets_are_filled_in_for_every_driver_and_role() {
+    for driver in crate::config::DRIVERS {
+        for role in roles_of(driver) {
+            let mut values = vec![("join.driver", *driver)];
+            if !role.is_empty() {
+                values.push(("join.role", role));
+            }
+            let text = sample("site/role", &given(&values));
+            let mut defaults = Table::new();
+            values.iter().for_each(|(path, value)| put(&mut defaults, path, (*value).into()));
+            let defaults = Document {
+                name: "role".into(),
+                format: Format::PartToml,
+                bytes: toml::to_string(&defaults).unwrap().into_bytes(),
+            };
+            let load = |text: &str| load(&[defaults.clone(), document(text)[0].clone()], &Machine::default());
+            if text.contains("replace-me") {
+                let error = load(&text).map(|loaded| loaded.config).unwrap_err();
+                assert!(error.problems.iter().all(|problem| is_secret(&problem.key)), "{error}\n{text}");
+            }
+            load(&filled(&text)).unwrap_or_else(|error| panic!("{driver} {role}: {error}\n{text}"));
+            assert!(text.contains(&format!("# driver = {driver:?}    # the role's own: profiles/x.toml:7")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_sample_has_no_more_than_the_role_needs() {
+    let manager = sample("m", &given(&[("join.driver", "docker-swarm"), ("join.role", "manager")]));
+    let keys_of = |text: &str| toml::from_str::<Table>(text).unwrap();
+    assert_eq!(keys_of(&manager)["join"].as_table().unwrap().keys().collect::<Vec<_>>(), ["secret"], "{manager}");
+    let alone = sample("alone", &given(&[("timezone", "UTC")]));
+    assert_eq!(keys_of(&alone).keys().collect::<Vec<_>>(), ["version"], "{alone}");
+    assert!(alone.contains("# timezone = \"UTC\"    # the role's own"), "{alone}");
+}
