@@ -177,7 +177,7 @@ pub fn meta_data(bytes: &[u8]) {
     document("meta-data", Format::MetaData, bytes);
 }
 
-/// cloud-init's `network-config` and OpenStack's `network_data.json`: what is accepted can be written as files, which
+/// cloud-init's `network-config` and `OpenStack`'s `network_data.json`: what is accepted can be written as files, which
 /// are the same every time.
 pub fn network_config(bytes: &[u8]) {
     for format in [Format::NetworkConfig, Format::NetworkData] {

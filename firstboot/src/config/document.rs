@@ -39,7 +39,7 @@ pub enum Format {
     MetaData,
     /// cloud-init's `network-config`.
     NetworkConfig,
-    /// OpenStack's `network_data.json`.
+    /// `OpenStack`'s `network_data.json`.
     NetworkData,
 }
 

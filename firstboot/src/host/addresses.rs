@@ -139,7 +139,9 @@ mod tests {
             datagram.extend_from_slice(&kind.to_ne_bytes());
             datagram.extend_from_slice(&[0; 10]);
             datagram.extend_from_slice(&rest);
-            let _ = parse(&datagram, RTM_NEWADDR, &mut |body| drop(address(body)));
+            let _ = parse(&datagram, RTM_NEWADDR, &mut |body| {
+                let _ = address(body);
+            });
         }
     }
 }

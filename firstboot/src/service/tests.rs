@@ -519,3 +519,20 @@ fn nobody_is_asked_for_the_time_without_need_and_nobody_is_waited_for() {
     run(&host, vec![with_time(&stick("manager"))]);
     assert_eq!(host.state().time.asked, 0);
 }
+
+#[test]
+fn a_role_that_joins_nothing_is_not_sealed_with_a_network_that_does_not_work() {
+    let stick = |address: &str| {
+        medium(&format!("version = 1\n[[network]]\nmatch = {{ name = \"en*\" }}\naddresses = [\"{address}/24\"]\n"))
+    };
+    let host = cabled();
+    let mut media = vec![stick("10.77.0.111"); 30];
+    media.push(stick("10.77.0.11"));
+    let heard = run(&host, media);
+    assert_eq!(heard.codes(), [100, 200, 921, 920, 100, 200, 210, 310, 510]);
+    // Without a cable it works as it is: nothing can be found out.
+    let host = cabled();
+    host.state().links[0].carrier = false;
+    let heard = run(&host, vec![stick("10.77.0.111")]);
+    assert_eq!(heard.codes(), [100, 200, 920, 310, 510]);
+}

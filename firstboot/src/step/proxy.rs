@@ -12,7 +12,7 @@ use crate::host::Host;
 
 /// systemd-system.conf(5).
 const MANAGER: &str = "/etc/systemd/system.conf.d/10-ingot-proxy.conf";
-/// pam_env(8). The node's own requests read it too: the service runs already when it is written.
+/// `pam_env(8)`. The node's own requests read it too: the service runs already when it is written.
 pub const LOGINS: &str = "/etc/environment";
 /// What may run already and has to see a changed environment.
 const ENGINES: [&str; 2] = ["containerd.service", "docker.service"];

@@ -1,4 +1,4 @@
-//! cloud-init's `network-config`, version 1 and 2 (netplan's format), and OpenStack's `network_data.json`, as a tree of
+//! cloud-init's `network-config`, version 1 and 2 (netplan's format), and `OpenStack`'s `network_data.json`, as a tree of
 //! `[[network]]`.
 //!
 //! Takes the YAML as it lies on a medium; gives the same tree that a `node.toml` would, with the places of the

@@ -42,7 +42,9 @@ impl<'a> Entry<'a> {
 
 /// Checks entries that are right each on its own.
 pub fn check(entries: &[Entry<'_>], findings: &mut Findings) {
-    entries.iter().for_each(|entry| check_alone(entry, findings));
+    for entry in entries {
+        check_alone(entry, findings);
+    }
     check_names(entries, findings);
     let owners = check_members(entries, findings);
     for (index, entry) in entries.iter().enumerate() {
@@ -328,9 +330,10 @@ fn check_addresses(entries: &[Entry<'_>], findings: &mut Findings) {
     for (at, entry) in entries.iter().enumerate() {
         for cidr in &entry.network.addresses {
             if let Some(other) = known.insert(cidr.address, at) {
-                let message = match other == at {
-                    true => format!("{} is there twice", cidr.address),
-                    false => format!("{} is the address of {} already", cidr.address, entries[other].title()),
+                let message = if other == at {
+                    format!("{} is there twice", cidr.address)
+                } else {
+                    format!("{} is the address of {} already", cidr.address, entries[other].title())
                 };
                 entry.error("addresses", message, "", findings);
             }

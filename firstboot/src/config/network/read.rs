@@ -310,7 +310,7 @@ fn dhcp(fields: &Fields<'_>, findings: &mut Findings) -> Dhcp {
         Some(Value::Text(text)) if text == "v4" => dhcp.v4 = true,
         Some(Value::Text(text)) if text == "v6" => dhcp.v6 = true,
         Some(_) => {
-            fields.error("dhcp", "is neither true nor false nor a family", "true, false, \"v4\" or \"v6\"", findings)
+            fields.error("dhcp", "is neither true nor false nor a family", "true, false, \"v4\" or \"v6\"", findings);
         }
     }
     let Some(entry) = fields.entry("dhcp_options") else { return dhcp };

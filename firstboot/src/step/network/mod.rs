@@ -37,7 +37,7 @@ pub fn effects(networks: &[Network]) -> Vec<Effect> {
     let mut effects: Vec<Effect> =
         files.iter().map(|(name, text)| Effect::text(format!("{DIRECTORY}/{name}"), text.clone())).collect();
     let keep: Vec<String> = files.into_keys().collect();
-    let links = keep.iter().any(|name| name.ends_with(".link"));
+    let links = keep.iter().any(|name| is(name, "link"));
     effects.push(Effect::Sweep { directory: DIRECTORY.into(), prefix: render::PREFIX.into(), keep });
     if links {
         effects.push(Effect::run(["udevadm", "control", "--reload"]));
@@ -51,10 +51,8 @@ pub fn effects(networks: &[Network]) -> Vec<Effect> {
 /// # Errors
 /// The files cannot be written; networkd cannot be started; no interface gets the default route.
 pub fn apply(host: &dyn Host, networks: &[Network]) -> Result<(), StepError> {
-    let default_route = match networks.iter().any(wants_default_route) {
-        true => Some(route::resolve(host)?),
-        false => None,
-    };
+    let wanted = networks.iter().any(wants_default_route);
+    let default_route = if wanted { Some(route::resolve(host)?) } else { None };
     let links = host.links()?;
     let files = render(networks, &Facts { links: &links, default_route });
     write(host, &files)?;
@@ -106,6 +104,11 @@ pub fn kept(host: &dyn Host) -> Result<Option<Files>, StepError> {
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
+/// True for a file of this kind.
+fn is(name: &str, kind: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, extension)| extension == kind)
+}
+
 fn wants_default_route(network: &Network) -> bool {
     let wants = |reference: &LinkRef| matches!(reference, LinkRef::Matching(matches) if matches.default_route);
     match &network.interface {
@@ -120,7 +123,7 @@ fn wants_default_route(network: &Network) -> bool {
 fn write(host: &dyn Host, files: &Files) -> Result<(), StepError> {
     let before = present(host)?;
     let makes = |files: &Files| -> BTreeMap<String, String> {
-        let netdevs = files.iter().filter(|(name, _)| name.ends_with(".netdev"));
+        let netdevs = files.iter().filter(|(name, _)| is(name, "netdev"));
         netdevs.filter_map(|(_, text)| Some((render::made_by(text)?.to_owned(), text.clone()))).collect()
     };
     let made = makes(files);
@@ -137,7 +140,7 @@ fn write(host: &dyn Host, files: &Files) -> Result<(), StepError> {
     for name in before.keys().filter(|name| !files.contains_key(*name)) {
         host.remove(&format!("{DIRECTORY}/{name}"))?;
     }
-    if before != *files && before.keys().chain(files.keys()).any(|name| name.ends_with(".link")) {
+    if before != *files && before.keys().chain(files.keys()).any(|name| is(name, "link")) {
         host.run("udevadm", &["control", "--reload"], PATIENCE)?;
     }
     Ok(())

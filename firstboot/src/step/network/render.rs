@@ -162,8 +162,8 @@ fn text<T: Display>(value: Option<T>) -> Option<String> {
     value.map(|value| value.to_string())
 }
 
-fn yes(value: bool) -> Option<String> {
-    Some(if value { "yes" } else { "no" }.to_owned())
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
 }
 
 fn milliseconds(value: Option<u32>) -> Option<String> {
@@ -247,7 +247,7 @@ fn bridge_section(ini: &mut Ini, bridge: &Bridge) {
     ini.section(
         "Bridge",
         &[
-            ("STP", yes(bridge.stp)),
+            ("STP", Some(yes(bridge.stp))),
             ("ForwardDelaySec", text(bridge.forward_delay)),
             ("Priority", text(bridge.priority)),
             ("AgeingTimeSec", text(bridge.ageing_time)),
@@ -375,7 +375,7 @@ fn addressing(network: &Network, is_member: bool) -> Vec<(&'static str, Option<S
     let silent = is_member || (!network.has_addresses() && network.accept_ra != Some(true));
     lines.push(("LinkLocalAddressing", silent.then(|| "no".to_owned())));
     let accept = if silent { Some(false) } else { network.accept_ra };
-    lines.push(("IPv6AcceptRA", accept.and_then(yes)));
+    lines.push(("IPv6AcceptRA", accept.map(yes)));
     lines
 }
 
@@ -419,7 +419,7 @@ fn rule_section(ini: &mut Ini, rule: &Rule) {
 
 fn dhcp_sections(ini: &mut Ini, dhcp: &Dhcp) {
     let options = &dhcp.options;
-    let choice = |value: Option<bool>| value.and_then(yes);
+    let choice = |value: Option<bool>| value.map(yes);
     if dhcp.v4 {
         ini.section(
             "DHCPv4",

@@ -169,6 +169,28 @@ mod tests {
         assert!(!host.exists(RECORD));
     }
 
+    #[test]
+    fn the_kernels_own_tables_are_read_as_ip_reads_them() {
+        let mut expected = Vec::new();
+        for family in ["-4", "-6"] {
+            let arguments = [family, "-o", "route", "show", "default"];
+            let Ok(output) = crate::process::run("ip", &arguments, Duration::from_secs(10)) else {
+                println!("skipped: there is no ip here");
+                return;
+            };
+            let text = String::from_utf8_lossy(&output).into_owned();
+            for line in text.lines().filter(|line| line.contains(" via ")) {
+                let mut words = line.split_whitespace().skip_while(|word| *word != "dev");
+                expected.extend(words.nth(1).map(str::to_owned));
+            }
+        }
+        let mut found: Vec<String> =
+            default_routes(&crate::host::RealHost::default()).unwrap().into_iter().map(|(_, name)| name).collect();
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+    }
+
     proptest::proptest! {
         #[test]
         fn any_table_is_read_without_a_panic(v4 in "[0-9a-f \t\nx]{0,80}", v6 in "[0-9a-f \t\nx]{0,80}") {

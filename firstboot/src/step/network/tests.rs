@@ -203,8 +203,8 @@ fn an_interface_gets_its_name_at_once() {
     assert_eq!(host.state().commands, ["systemctl restart systemd-networkd.service"]);
 }
 
-/// Runs networkd itself on these files, in network and mount namespaces of its own, and gives what it said and what
-/// `ip` then shows.
+/// Runs udev's part and networkd itself on these files, in network and mount namespaces of their own, and gives what they
+/// said and what `ip` then shows.
 fn networkd(files: &Files, prepare: &str) -> Option<String> {
     let directory = tempfile::tempdir().ok()?;
     for (name, text) in files {
@@ -215,6 +215,7 @@ fn networkd(files: &Files, prepare: &str) -> Option<String> {
          /run/systemd/netif/lldp\ncp {}/* /run/systemd/network/\nmount -t tmpfs none /etc/systemd/network\n\
          id systemd-network >/dev/null\nchown -R systemd-network:systemd-network /run/systemd/netif\n\
          mount -t sysfs sysfs /sys\nmount -o remount,ro /sys\nip link set lo up\n{prepare}\n\
+         SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=info udevadm test-builtin net_setup_link /sys/class/net/lo 2>&1 || true\n\
          SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=info timeout 4 /lib/systemd/systemd-networkd 2>&1 || true\n\
          echo ==\nip -o addr\nip -o link\nip route\n",
         directory.path().display()
@@ -243,6 +244,10 @@ fn networkd_knows_every_key() {
     let wrong = Files::from([("10-ingot-x.network".to_owned(), "[Match]\nName=x\n[Network]\nNonsense=1\n".to_owned())]);
     let Some(said) = networkd(&wrong, "") else { return };
     assert!(said.contains("10-ingot-x.network:4: Unknown key"), "{said}");
+    let wrong =
+        Files::from([("10-ingot-x.link".to_owned(), "[Match]\nOriginalName=x\n[Link]\nNonsense=1\n".to_owned())]);
+    let Some(said) = networkd(&wrong, "") else { return };
+    assert!(said.contains("10-ingot-x.link:4: Unknown key"), "{said}");
 }
 
 #[test]

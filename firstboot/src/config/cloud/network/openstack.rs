@@ -1,4 +1,4 @@
-//! OpenStack's `network_data.json`, which a ConfigDrive has.
+//! `OpenStack`'s `network_data.json`, which a ConfigDrive has.
 //!
 //! Links (hardware, bonds, VLANs), networks on them (addresses, routes, DHCP) and services (name servers), after nova's
 //! `doc/api_schemas/network_data.json`. Links have ids, not names: hardware is known by its address, a VLAN is called
@@ -46,12 +46,11 @@ pub fn devices(json: Node, whole: &Origin, findings: &mut Findings) -> Vec<Node>
     for network in networks {
         let place = network.origin.clone();
         let id = network.as_table().and_then(|table| text(table, "link")).map(str::to_owned);
-        match links.iter_mut().find(|link| Some(&link.id) == id.as_ref()) {
-            Some(link) => on_link(link, network, findings),
-            None => {
-                let message = format!("there is no link {:?}", id.unwrap_or_default());
-                findings.error(&place, "networks.link", message, "name the id of one of links");
-            }
+        if let Some(link) = links.iter_mut().find(|link| Some(&link.id) == id.as_ref()) {
+            on_link(link, network, findings);
+        } else {
+            let message = format!("there is no link {:?}", id.unwrap_or_default());
+            findings.error(&place, "networks.link", message, "name the id of one of links");
         }
     }
     for service in services {
@@ -91,7 +90,7 @@ fn link(node: Node, whole: &Origin, references: &BTreeMap<String, Node>, finding
         findings.error(&place, "links", "does not say which interface it is", help);
         return None;
     };
-    let referred = |node: &Node| {
+    let resolve = |node: &Node| {
         let known = if let Value::Text(id) = &node.value { references.get(id) } else { None };
         known.map_or_else(|| node.clone(), |known| at(&node.origin, known.value.clone()))
     };
@@ -101,20 +100,19 @@ fn link(node: Node, whole: &Origin, references: &BTreeMap<String, Node>, finding
     device.put(if made { "name" } else { "match" }, &place, own);
     for (key, at_key, node) in entries(node, whole, findings).into_iter().filter(|(_, _, node)| !is_null(node)) {
         match (key.as_str(), kind.as_str()) {
-            ("id" | "type" | "vif_id" | "name", _) => {}
             ("ethernet_mac_address" | "vlan_mac_address", _) if made => device.put("mac", &at_key, node),
-            ("ethernet_mac_address", _) => {}
+            ("id" | "type" | "vif_id" | "name" | "ethernet_mac_address", _) => {}
             ("mtu", _) => device.put("mtu", &at_key, number(&node)),
-            ("vlan_link", "vlan") => device.put("parent", &at_key, referred(&node)),
+            ("vlan_link", "vlan") => device.put("parent", &at_key, resolve(&node)),
             ("vlan_id", "vlan") => device.put("id", &at_key, number(&node)),
             ("bond_links", "bond") => {
                 let Value::Array(items) = list(&node).value else { continue };
-                let items = items.iter().map(referred).collect();
+                let items = items.iter().map(resolve).collect();
                 device.put("members", &at_key, at(&node.origin, Value::Array(items)));
             }
             ("bond_mode", "bond") => {
                 // The schema's own example has this slip.
-                let slip = matches!(&node.value, Value::Text(mode) if mode == "802.1ad");
+                let slip = matches!(&node.value, Value::Text(word) if word == "802.1ad");
                 device.put("mode", &at_key, if slip { text_at(&node.origin, "802.3ad") } else { node });
             }
             ("bond_miimon", "bond") => device.put("miimon", &at_key, number(&node)),

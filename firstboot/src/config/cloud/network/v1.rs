@@ -90,9 +90,9 @@ pub fn devices(yaml: Node, whole: &Origin, findings: &mut Findings) -> Vec<Node>
     }
     for (kind, item) in later {
         if kind == "route" {
-            global_route(&mut begun, item, findings)
+            global_route(&mut begun, &item, findings);
         } else {
-            global_names(&mut begun, item, findings)
+            global_names(&mut begun, item, findings);
         }
     }
     begun.into_iter().map(|begun| begun.device.finish(begun.v4, begun.v6)).collect()
@@ -217,7 +217,9 @@ fn subnet(device: &mut Device, table: &Table, findings: &mut Findings) {
     for (key, entry) in table.iter().filter(|(_, entry)| !is_null(&entry.node)) {
         let (place, node) = (&entry.key, &entry.node);
         match key.as_str() {
-            "type" | "netmask" => {}
+            // The network of an address says its broadcast address; and everything is brought up at boot.
+            "type" | "netmask" | "broadcast" | "ipv4" | "ipv6" => {}
+            "control" if matches!(&node.value, Value::Text(text) if text == "auto") => {}
             "address" => {
                 let address = with_prefix(node, table.get("netmask").map(|entry| &entry.node));
                 device.push("addresses", place, address);
@@ -233,10 +235,6 @@ fn subnet(device: &mut Device, table: &Table, findings: &mut Findings) {
                     }
                 }
             }
-            // The network of an address says it already; and everything is brought up at boot.
-            "broadcast" => {}
-            "control" if matches!(&node.value, Value::Text(text) if text == "auto") => {}
-            "ipv4" | "ipv6" => {}
             _ => unsupported(place, &format!("subnets.{key}"), findings),
         }
     }
@@ -277,15 +275,14 @@ pub(super) fn route(item: &Node, findings: &mut Findings) -> Option<Node> {
 }
 
 /// A route that names no device is that of the device that reaches its router.
-fn global_route(begun: &mut [Begun], item: Node, findings: &mut Findings) {
-    let Some(route) = route(&item, findings) else { return };
+fn global_route(begun: &mut [Begun], item: &Node, findings: &mut Findings) {
+    let Some(route) = route(item, findings) else { return };
     let router = route.as_table().and_then(|table| text(table, "via")).unwrap_or_default().to_owned();
-    match begun.iter_mut().find(|begun| begun.reaches(&router)) {
-        Some(begun) => begun.device.push("routes", &item.origin, route),
-        None => {
-            let help = "write it below the subnet of its device";
-            findings.error(&item.origin, "config.gateway", "is in the network of no static address", help);
-        }
+    if let Some(begun) = begun.iter_mut().find(|begun| begun.reaches(&router)) {
+        begun.device.push("routes", &item.origin, route);
+    } else {
+        let help = "write it below the subnet of its device";
+        findings.error(&item.origin, "config.gateway", "is in the network of no static address", help);
     }
 }
 

@@ -89,10 +89,7 @@ pub fn devices(yaml: Node, whole: &Origin, findings: &mut Findings) -> Vec<Node>
     }
     let references: References =
         kinds.iter().map(|(kind, id, place, node)| (id.clone(), reference(kind, id, place, node))).collect();
-    kinds
-        .into_iter()
-        .filter_map(|(kind, id, place, node)| device(kind, &id, &place, node, &references, findings))
-        .collect()
+    kinds.into_iter().map(|(kind, id, place, node)| device(kind, &id, &place, node, &references, findings)).collect()
 }
 
 fn reference(kind: &str, id: &str, place: &Origin, node: &Node) -> Node {
@@ -125,14 +122,7 @@ fn matches(id: &str, place: &Origin, node: &Node) -> Node {
     device.table
 }
 
-fn device(
-    kind: &str,
-    id: &str,
-    place: &Origin,
-    node: Node,
-    references: &References,
-    findings: &mut Findings,
-) -> Option<Node> {
+fn device(kind: &str, id: &str, place: &Origin, node: Node, references: &References, findings: &mut Findings) -> Node {
     let mut device = Device::new(place);
     device.put("type", place, text_at(place, kind));
     if kind == "ethernet" {
@@ -200,7 +190,7 @@ fn device(
         device.put("stp", place, at(place, Value::Boolean(true)));
     }
     dhcp_options(&mut device, options, v4, v6, findings);
-    Some(device.finish(v4, v6))
+    device.finish(v4, v6)
 }
 
 fn switch(node: &Node, key: &str, findings: &mut Findings) -> bool {
