@@ -3,8 +3,11 @@
 //! Takes a valid configuration and what the image brings; gives the steps and the join. The same plan is printed by
 //! `firstboot check` and carried out by the service.
 
+use serde::Serialize;
+
+use crate::config::network::Prefix;
 use crate::config::{Hostname, Join, Machine, NodeConfig};
-use crate::step::{Archive, Step};
+use crate::step::{Archive, Effect, Step};
 
 /// The steps of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,17 +20,44 @@ pub struct Plan {
     pub join: Option<Join>,
 }
 
+/// One step, or the join, with all that it does to the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// The step's name: `network`, `join`.
+    pub name: String,
+    /// What it is for, for people.
+    pub text: String,
+    /// What it does, in order; secrets are not shown.
+    pub effects: Vec<Effect>,
+}
+
 impl Plan {
     /// The plan for a configuration on a machine whose image brings these archives.
     pub fn new(config: &NodeConfig, machine: &Machine, archives: Vec<Archive>) -> Self {
         let mut steps = vec![Step::Hostname(hostname(config, machine))];
         steps.extend(config.timezone.clone().map(Step::Timezone));
-        // The next three also undo what an earlier configuration set, so they are there even when empty.
+        // The next ones also undo what an earlier configuration set, so they are there even when empty.
         steps.push(Step::SshKeys(config.ssh_keys.clone()));
         steps.push(Step::Network(config.networks.clone()));
+        let own = config.networks.iter().flat_map(|network| &network.addresses);
+        let own = own.map(|cidr| Prefix::of(cidr.address, cidr.prefix)).collect();
+        steps.push(Step::Proxy(config.proxy.clone(), own));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
         Self { steps, engine_steps, join: config.join.clone() }
+    }
+
+    /// Everything that the plan does to the machine, in order. Nothing here needs the machine: what a step only finds
+    /// out there, such as the address towards a manager, is said in parentheses.
+    pub fn effects(&self) -> Vec<Planned> {
+        let planned =
+            |step: &Step| Planned { name: step.name().into(), text: step.describe(), effects: step.effects() };
+        let mut all: Vec<Planned> = self.steps.iter().chain(&self.engine_steps).map(planned).collect();
+        if let Some(join) = &self.join {
+            let driver = crate::join::driver(join);
+            all.push(Planned { name: "join".into(), text: driver.describe(), effects: driver.effects() });
+        }
+        all
     }
 
     /// The plan in words, one line for each step.
@@ -56,6 +86,36 @@ mod tests {
     use super::*;
     use crate::config::{Document, Format, load};
 
+    const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
+
+    fn effects(join: &str) -> String {
+        let text = format!("version = 1\n[join]\ndriver = \"docker-swarm\"\n{join}\nsecret = \"{SECRET}\"\n");
+        let documents = [Document { name: "f".into(), format: Format::NodeToml, bytes: text.into_bytes() }];
+        let machine = Machine::default();
+        let config = load(&documents, &machine).unwrap().config;
+        let planned = Plan::new(&config, &machine, Vec::new()).effects();
+        let shown = planned.iter().flat_map(|planned| &planned.effects).flat_map(Effect::lines);
+        let shown = shown.collect::<Vec<_>>().join("\n");
+        assert!(!format!("{shown}{planned:?}{}", serde_json::to_string(&planned).unwrap()).contains(SECRET));
+        shown
+    }
+
+    #[test]
+    fn the_effects_name_files_units_and_join_requests() {
+        let worker = effects("role = \"worker\"\nmanagers = [\"10.77.0.10\", \"m2.lan\"]");
+        for expected in [
+            "write /etc/hostname (mode 0644)\n    ingot\n",
+            "run systemctl restart systemd-networkd.service",
+            "run systemctl start docker.service\nask rendezvous: the worker token, from 10.77.0.10 or m2.lan port 7390",
+            "\"RemoteAddrs\":[\"10.77.0.10:2377\",\"m2.lan:2377\"]",
+            "\"JoinToken\":\"(secret)\"",
+        ] {
+            assert!(worker.contains(expected), "{expected:?} is not in:\n{worker}");
+        }
+        let manager = effects("role = \"manager\"\nadvertise = \"10.77.0.10\"");
+        assert!(manager.contains("ask docker: POST /swarm/init {\"AdvertiseAddr\":\"10.77.0.10\""), "{manager}");
+    }
+
     #[test]
     fn a_plan_says_what_it_does() {
         let text = b"version = 1\ntimezone = \"UTC\"\nntp = [\"10.0.0.1\"]\n".to_vec();
@@ -70,6 +130,7 @@ mod tests {
                 "timezone: time zone UTC",
                 "ssh-keys: 0 SSH keys for root",
                 "network: DHCP on every wired interface",
+                "proxy: no proxies",
                 "ntp: time servers 10.0.0.1",
                 "load-images: 1 archives of container images",
                 "join: nothing",

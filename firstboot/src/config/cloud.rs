@@ -6,6 +6,8 @@
 //! A user-data that begins with `#ingot-config` is a `node.toml`. Everything else that cloud-init accepts there
 //! (scripts, MIME archives, includes, templates) would be lost silently, and is refused.
 
+pub mod network;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -15,7 +15,6 @@ use super::cloud;
 use super::contradiction::name_contradictions;
 use super::fields::Fields;
 use super::node::{Extent, NodeConfig, read};
-use super::openstack;
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
 use super::seal::{Seal, read_seal};
@@ -155,12 +154,8 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
         Format::NodeToml | Format::PartToml => toml_tree(&name, &document.bytes, findings)?,
         Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
-        Format::NetworkConfig => {
-            let whole = Origin::document(&name);
-            findings.warning(&whole, "", "is not read by this version", "write [[network]] in node.toml");
-            Node::table(whole)
-        }
-        Format::NetworkData => openstack::network_data(&name, &document.bytes, findings)?,
+        Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
+        Format::NetworkData => cloud::network::network_data(&name, &document.bytes, findings)?,
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
@@ -314,7 +309,11 @@ fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
         }
         value => into.push(Explained {
             key: path.to_owned(),
-            value: if matches!(path, "join.secret" | "join.token") { REDACTED.to_owned() } else { show(value) },
+            value: if matches!(path, "join.secret" | "join.token" | "proxy.http" | "proxy.https") {
+                REDACTED.to_owned()
+            } else {
+                show(value)
+            },
             origin: node.origin.clone(),
         }),
     }

@@ -20,10 +20,11 @@ mod cloud;
 mod contradiction;
 mod document;
 mod fields;
+pub mod network;
 mod node;
-mod openstack;
 mod parse;
 mod problem;
+mod proxy;
 mod sample;
 mod seal;
 mod secret;
@@ -31,11 +32,11 @@ mod tree;
 mod values;
 
 pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load, seal_of};
-pub use node::{
-    DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
-};
+pub use network::Network;
+pub use node::{DOCUMENT_KEYS, DRIVERS, DockerSwarm, Join, NodeConfig, RENDEZVOUS_PORT, SwarmRole};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use proxy::{NoProxy, PROXY_KEYS, Proxy, ProxyUrl};
 pub use sample::SAMPLE;
 pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};

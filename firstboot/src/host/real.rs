@@ -6,12 +6,14 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress, addresses, files};
+use super::{Host, HostError, InterfaceAddress, Link, addresses, files, links};
+use crate::config::network::is_container_interface;
 use crate::config::{HostAddress, Machine, Secret};
 use crate::http::{self, HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
+use crate::step::LOGINS;
 use crate::step::images::{ArchiveImage, images_of};
 
 /// How long a name may take to be resolved.
@@ -82,11 +84,6 @@ fn without_data_source(serial: &str) -> Option<String> {
     Some(serial[..end].trim().to_owned()).filter(|serial| !serial.is_empty())
 }
 
-/// Interfaces that the container engine makes; their addresses are no way to reach the machine.
-fn is_container_interface(name: &str) -> bool {
-    ["docker", "br-", "veth", "cni", "flannel", "vxlan", "virbr"].iter().any(|prefix| name.starts_with(prefix))
-}
-
 impl Host for RealHost {
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, HostError> {
         let file = match File::open(self.path(path)) {
@@ -155,16 +152,9 @@ impl Host for RealHost {
     }
 
     fn machine(&self) -> Machine {
-        let mut macs = std::collections::BTreeSet::new();
-        for entry in std::fs::read_dir(self.path("/sys/class/net")).into_iter().flatten().flatten() {
-            // Only real hardware has a device behind it.
-            if entry.path().join("device").exists()
-                && let Ok(text) = std::fs::read_to_string(entry.path().join("address"))
-                && let Ok(mac) = text.trim().parse()
-            {
-                macs.insert(mac);
-            }
-        }
+        // A member of a bond has the bond's address now; what it was made with is what documents name.
+        let links = links::links(&self.path("/sys/class/net")).unwrap_or_default();
+        let macs = links.iter().filter(|link| link.physical).filter_map(Link::identity).collect();
         Machine {
             macs,
             serial: self.firmware_text("product_serial").and_then(|serial| without_data_source(&serial)),
@@ -177,6 +167,13 @@ impl Host for RealHost {
         let mut found = addresses::global_addresses().map_err(failed)?;
         found.retain(|address| !is_container_interface(&address.interface));
         found.sort();
+        Ok(found)
+    }
+
+    fn links(&self) -> Result<Vec<Link>, HostError> {
+        let failed = |source| HostError::System { action: "ask for interfaces", source };
+        let mut found = links::links(&self.path("/sys/class/net")).map_err(failed)?;
+        found.retain(|link| link.name != "lo" && !is_container_interface(&link.name));
         Ok(found)
     }
 
@@ -193,7 +190,14 @@ impl Host for RealHost {
     }
 
     fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
-        http::exchange(self, request, &|name| std::env::var(name).ok())
+        // The service runs already when [proxy] is applied, so its own environment has nothing of it.
+        let written = self.read(LOGINS, 1024 * 1024).ok().flatten().unwrap_or_default();
+        let written = String::from_utf8_lossy(&written);
+        let variable = |name: &str| {
+            let line = written.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned).or_else(|| std::env::var(name).ok())
+        };
+        http::exchange(self, request, &variable)
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {

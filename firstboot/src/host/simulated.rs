@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress};
+use super::{Host, HostError, InterfaceAddress, Link};
 use crate::config::{HostAddress, Machine, Secret};
 use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
 use crate::join::engine::{Body, EngineError, Request, Response};
@@ -54,6 +54,9 @@ pub struct State {
     pub commands: Vec<String>,
     /// The addresses that the interfaces get.
     pub addresses: Vec<InterfaceAddress>,
+    /// The addresses as what is written on the disk gives them, in place of `addresses`.
+    pub network: Option<fn(&Disk) -> Vec<InterfaceAddress>>,
+    pub links: Vec<Link>,
     /// What the manager's rendezvous answers, in order; the last answer is repeated.
     pub rendezvous: Vec<Result<(&'static str, u64), Refusal>>,
     /// What is answered to requests, by their address: in order, the last answer repeated. What stands under the
@@ -267,7 +270,12 @@ impl Host for SimulatedHost {
     }
 
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
-        Ok(self.state().addresses.clone())
+        let state = self.state();
+        Ok(state.network.map_or_else(|| state.addresses.clone(), |network| network(&state.disk)))
+    }
+
+    fn links(&self) -> Result<Vec<Link>, HostError> {
+        Ok(self.state().links.clone())
     }
 
     fn source_address(&self, _: IpAddr) -> Option<IpAddr> {

@@ -3,21 +3,26 @@
 //! Takes one setting; gives the machine with that setting and nothing else changed. A step that is cut off by a
 //! power failure is begun again from its start, so each writes whole files and asks for final states, not changes.
 
+mod effect;
 pub mod images;
-mod network;
+pub mod network;
+mod proxy;
 mod settings;
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::config::{HostAddress, Hostname, Network, SshKey, Timezone};
+use crate::config::network::Prefix;
+use crate::config::{HostAddress, Hostname, Network, Proxy, SshKey, Timezone};
 use crate::host::{Host, HostError};
 use crate::join::engine::EngineError;
 use crate::journal::Inputs;
 use crate::status::Code;
 
+pub use effect::{Content, Effect, perform};
 pub use images::Archive;
+pub use proxy::LOGINS;
 
 /// How long one program of a step may run.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -47,6 +52,8 @@ pub enum Step {
     SshKeys(Vec<SshKey>),
     /// The interfaces.
     Network(Vec<Network>),
+    /// The proxies, and the networks that are reached without them.
+    Proxy(Option<Proxy>, Vec<Prefix>),
     /// The time servers.
     Ntp(Vec<HostAddress>),
     /// The container images that came with the image.
@@ -61,6 +68,7 @@ impl Step {
             Step::Timezone(_) => "timezone",
             Step::SshKeys(_) => "ssh-keys",
             Step::Network(_) => "network",
+            Step::Proxy(..) => "proxy",
             Step::Ntp(_) => "ntp",
             Step::LoadImages(_) => "load-images",
         }
@@ -75,6 +83,12 @@ impl Step {
             Step::SshKeys(keys) => format!("{} SSH keys for root", keys.len()),
             Step::Network(networks) if networks.is_empty() => "DHCP on every wired interface".into(),
             Step::Network(networks) => format!("{} interfaces configured, DHCP on the rest", networks.len()),
+            Step::Proxy(None, _) => "no proxies".into(),
+            Step::Proxy(Some(proxy), _) => {
+                let urls = [("http", &proxy.http), ("https", &proxy.https)];
+                let urls = urls.iter().filter_map(|(scheme, url)| Some(format!("{scheme} over {}", url.as_ref()?)));
+                urls.collect::<Vec<_>>().join(", ")
+            }
             Step::Ntp(servers) if servers.is_empty() => "the image's time servers".into(),
             Step::Ntp(servers) => format!("time servers {}", all(servers)),
             Step::LoadImages(archives) => format!("{} archives of container images", archives.len()),
@@ -84,7 +98,11 @@ impl Step {
     /// The hash of what it depends on.
     pub fn inputs(&self) -> Inputs {
         // The form of the values themselves; a new version of the form means the step is done once more.
-        let form = format!("{self:?}");
+        let mut form = format!("{self:?}");
+        if let Step::Proxy(Some(proxy), networks) = self {
+            // The form leaves passwords out, and a changed one is a change; only its hash is kept.
+            form.push_str(&format!("{:?}", proxy.environment(networks)));
+        }
         Inputs::of([self.name().as_bytes(), form.as_bytes()])
     }
 
@@ -94,6 +112,20 @@ impl Step {
             Step::Network(_) => Code::NetworkFailed,
             Step::LoadImages(_) => Code::ImagesFailed,
             _ => Code::StepFailed,
+        }
+    }
+
+    /// What it does to the machine, without a machine: [`Step::apply`] performs the same effects, with what it must
+    /// look at first.
+    pub fn effects(&self) -> Vec<Effect> {
+        match self {
+            Step::Hostname(name) => settings::hostname_effects(name),
+            Step::Timezone(zone) => settings::timezone_effects(zone),
+            Step::SshKeys(keys) => settings::ssh_keys_effects(keys),
+            Step::Network(networks) => network::effects(networks),
+            Step::Proxy(proxy, networks) => proxy::effects(proxy.as_ref(), networks),
+            Step::Ntp(servers) => settings::ntp_effects(servers),
+            Step::LoadImages(archives) => images::effects(archives),
         }
     }
 
@@ -107,6 +139,7 @@ impl Step {
             Step::Timezone(zone) => settings::timezone(host, zone),
             Step::SshKeys(keys) => settings::ssh_keys(host, keys),
             Step::Network(networks) => network::apply(host, networks),
+            Step::Proxy(proxy, networks) => proxy::apply(host, proxy.as_ref(), networks),
             Step::Ntp(servers) => settings::ntp(host, servers),
             Step::LoadImages(archives) => images::load(host, archives),
         }

@@ -5,7 +5,7 @@
 //! appears or the wait for it says what was seen.
 
 pub(crate) mod index;
-mod pattern;
+pub(crate) mod pattern;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
