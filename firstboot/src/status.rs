@@ -78,7 +78,7 @@ codes! {
     // Configuration.
     ConfigFound = 100, "config-found", Progress, "valid configuration was read; the text names the sources", "";
     WaitingForConfig = 110, "waiting-for-config", Waiting,
-        "no medium with configuration is there and the role cannot do without",
+        "there is no configuration yet and the role cannot do without, or a source that is named does not answer; the text says which and why",
         "plug in a volume labelled INGOT with node.toml, or one labelled CIDATA; it is read as soon as it appears";
     ConfigReplaced = 120, "config-replaced", Progress,
         "a sealed node has taken a signed configuration from a medium in the place of its own", "";
@@ -123,8 +123,8 @@ codes! {
         "the configuration has errors; the text names file, line, column and key",
         "correct it (`ingot config check FILE` finds the same errors) and plug the medium in again; it is read again as soon as it changes";
     MediumUnreadable = 911, "medium-unreadable", Failure,
-        "a medium with the right label is there but cannot be read",
-        "use a FAT, ISO 9660 or ext4 volume without symbolic links; try another stick";
+        "a medium with the right label, or another source, is there but cannot be read, or two media with one label differ",
+        "use a FAT, ISO 9660 or ext4 volume without symbolic links; try another stick; leave one of two media with the same label";
     SignatureRefused = 912, "signature-refused", Failure,
         "the role asks for signed configuration, and a document has no signature, or none that counts",
         "sign every file with the site key (`minisign -S -m node.toml`) and put the .minisig files beside them";

@@ -247,6 +247,30 @@ mod tests {
     }
 
     #[test]
+    fn what_minisign_itself_signs_is_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        let found = found(&["INGOT:node.toml"]);
+        std::fs::write(directory.path().join("node.toml"), &found.documents[0].bytes).unwrap();
+        let minisign = |arguments: &[&str]| {
+            #[allow(clippy::disallowed_methods)] // a peer of the test
+            let output = std::process::Command::new("minisign").args(arguments).current_dir(directory.path()).output();
+            output.ok()
+        };
+        let Some(made) = minisign(&["-G", "-W", "-p", "site.pub", "-s", "site.key"]) else {
+            println!("skipped: minisign is not installed");
+            return;
+        };
+        assert!(made.status.success(), "{made:?}");
+        assert!(minisign(&["-S", "-s", "site.key", "-m", "node.toml"]).unwrap().status.success());
+        let read = |name: &str| std::fs::read(directory.path().join(name)).unwrap();
+        let public = String::from_utf8(read("site.pub")).unwrap();
+        let key: SiteKey = public.lines().nth(1).unwrap().parse().unwrap();
+        let signatures = [("INGOT:node.toml".to_owned(), read("node.toml.minisig"))].into();
+        let signed = keep_signed(&Found { signatures, ..found }, &[key], 1_700_000_000, &[]);
+        assert!(signed.refused.is_empty() && signed.newest > 1_700_000_000, "{signed:?}");
+    }
+
+    #[test]
     fn names_end_behind_slashes_and_before_queries() {
         assert_eq!(file_name("ingot.config:http://h:1/a/node.toml?..."), "node.toml");
         assert_eq!(file_name("INGOT:52-54-00-00-00-01.toml"), "52-54-00-00-00-01.toml");
