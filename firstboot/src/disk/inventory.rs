@@ -76,6 +76,12 @@ impl Used {
     }
 }
 
+/// What a device says of itself. A driver that has no answer refuses to be read (a USB disk without a WWN: `ENXIO`), which
+/// is no reason to fail.
+fn own_word(host: &dyn Host, path: &str) -> Option<String> {
+    attribute(host, path).ok().flatten()
+}
+
 fn attribute(host: &dyn Host, path: &str) -> Result<Option<String>, HostError> {
     let text =
         host.read(path, SMALL)?.map(|bytes| String::from_utf8_lossy(&bytes).trim_matches(['\0', ' ', '\n']).to_owned());
@@ -114,19 +120,20 @@ fn disk(host: &dyn Host, name: &str, used: &Used) -> Result<Option<DiskInfo>, Ho
     let get = |file: &str| attribute(host, &format!("{directory}/{file}"));
     let bytes = get("size")?.and_then(|sectors| sectors.parse::<u64>().ok()).unwrap_or(0).saturating_mul(512);
     let hidden = get("hidden")?.is_some_and(|hidden| hidden == "1");
+    let say = |file: &str| own_word(host, &format!("{directory}/{file}"));
     let (Some(number), false, true) = (get("dev")?, hidden, bytes > 0) else { return Ok(None) };
     let known = udev(host, &number)?;
     let property = |key: &str| known.property(key);
     let first = |values: [Option<String>; 3]| {
         values.into_iter().flatten().map(|value| value.trim().to_owned()).find(|value| !value.is_empty())
     };
-    let wwn = first([property("ID_WWN_WITH_EXTENSION"), get("wwid")?, get("device/wwid")?.or(property("ID_WWN"))]);
+    let wwn = first([property("ID_WWN_WITH_EXTENSION"), say("wwid"), say("device/wwid").or(property("ID_WWN"))]);
     let info = DiskInfo {
         name: name.replace('!', "/"),
         bytes,
-        serial: first([property("ID_SERIAL_SHORT"), get("device/serial")?, get("serial")?]),
+        serial: first([property("ID_SERIAL_SHORT"), say("device/serial"), say("serial")]),
         wwn: wwn.and_then(|text| text.parse::<Wwn>().ok()).map(|wwn| wwn.as_str().to_owned()),
-        model: first([get("device/model")?, property("ID_MODEL"), None]),
+        model: first([say("device/model"), property("ID_MODEL"), None]),
         links: known.links.clone(),
         rotational: get("queue/rotational")?.is_some_and(|turns| turns == "1"),
         usb: property("ID_BUS").is_some_and(|bus| bus == "usb"),

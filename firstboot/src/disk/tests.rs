@@ -135,6 +135,9 @@ fn disks_in_use_or_not_fit_are_never_taken_even_when_they_may_be_wiped() {
     host.put("/run/udev/data/b8:32", "E:ID_SERIAL_SHORT=A1\nE:ID_BUS=usb\n");
     refused(&host, THREE, &["2 disks match"]);
     assert!(done(&host, text).is_ok());
+    // One that refuses to say its name is known by what else it says.
+    host.state().volatile.unreadable = ["/sys/block/sdb/device/wwid", "/sys/block/sdb/wwid"].into();
+    assert!(done(&host, text).is_ok());
     // Two paths to one disk.
     let host = machine();
     for number in [32, 48] {

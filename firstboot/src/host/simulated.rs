@@ -228,6 +228,9 @@ impl SimulatedHost {
 
 impl Host for SimulatedHost {
     fn read(&self, path: &str, _: u64) -> Result<Option<Vec<u8>>, HostError> {
+        if self.state().volatile.unreadable.contains(path) {
+            return Err(HostError::file("read", path)(std::io::Error::from_raw_os_error(6)));
+        }
         let shown = match path {
             "/proc/self/mountinfo" => simulated_disks::mountinfo(&self.state()),
             "/proc/swaps" => simulated_disks::swaps(&self.state()),

@@ -44,6 +44,8 @@ pub struct Volatile {
     /// What cannot be made, because the root is read-only.
     pub read_only: Vec<&'static str>,
     pub directories: BTreeSet<String>,
+    /// What is there and refuses to be read.
+    pub unreadable: BTreeSet<&'static str>,
 }
 
 impl SimulatedHost {
