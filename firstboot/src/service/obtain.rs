@@ -149,7 +149,10 @@ impl Service<'_> {
     }
 
     fn read_kept(&self) -> Result<Option<Kept>, Failure> {
-        self.host.remove(KEPT_UNFINISHED)?;
+        // A member whose disk has become read-only stays one; only what is there has to go.
+        if self.host.exists(KEPT_UNFINISHED) {
+            self.host.remove(KEPT_UNFINISHED)?;
+        }
         let Some(bytes) = self.host.read(KEPT, MAXIMUM_KEPT_BYTES)? else { return Ok(None) };
         let kept: Option<Kept> = serde_json::from_slice(&bytes).ok().filter(|kept: &Kept| kept.version == 1);
         if kept.is_none() {

@@ -337,7 +337,14 @@ impl Filesystem for SimulatedHost {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let path = text(path);
-        if matches!(self.state().meaning(&path), Meaning::Nothing) {
+        let (there, read_only) = {
+            let mut state = self.state();
+            let fault = state.power.fault.filter(|fault| state.power.operations >= fault.from);
+            let there = !matches!(state.meaning(&path), Meaning::Nothing);
+            (there, fault.is_some_and(|fault| fault.errno == Errno::ROFS))
+        };
+        // The kernel says that a filesystem is read-only before it looks for the name.
+        if !there && !read_only {
             return Err(io::ErrorKind::NotFound.into());
         }
         self.operation("remove", &path, false, |state, refused| {
