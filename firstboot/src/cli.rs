@@ -255,3 +255,25 @@ fn describe(title: &str, matches: &MachineMatch, loaded: &Loaded) {
         say(&format!("  {line}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Code;
+
+    #[test]
+    fn the_exit_status_tells_goal_failure_and_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = RealHost::new(directory.path());
+        for (code, expected) in [
+            (Code::Joined, 0),
+            (Code::ReadyNoJoin, 0),
+            (Code::VarFull, 1),
+            (Code::Joining, 3),
+            (Code::WaitingForConfig, 3),
+        ] {
+            Reporter::new(&host, false).report(code, "");
+            assert_eq!(exit_status(&read_status(&host).unwrap()), expected, "{code}");
+        }
+    }
+}

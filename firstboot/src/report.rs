@@ -348,4 +348,32 @@ mod tests {
         let history = read_status(&host).unwrap().history;
         assert_eq!((history.len(), history[0].text.as_str()), (HISTORY, "5"));
     }
+
+    #[test]
+    fn followers_deliver_what_is_open_and_end() {
+        use crate::config::{Document, Format, Machine, load};
+        use crate::host::simulated::{SimulatedHost, stick::Stick};
+        let url = "https://status.site/n";
+        let text = format!("version = 1\n[report]\nurl = \"{url}\"\n");
+        let document = Document { name: "f".into(), format: Format::NodeToml, bytes: text.into_bytes() };
+        let config = load(&[document], &Machine::default()).unwrap().config;
+        let host = SimulatedHost::default();
+        host.state().stick = Some(Stick::default());
+        let accepted = crate::http::HttpResponse { status: 200, headers: Vec::new(), body: Vec::new() };
+        host.state().answers.insert(url.into(), vec![Ok(accepted)]);
+        let reporter = Reporter::new(&host, false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| stick::follow(&reporter, &host));
+            scope.spawn(|| post::follow(&reporter, &host));
+            reporter.medium_seen();
+            reporter.configured(&config);
+            reporter.report(Code::Joined, "worker");
+            reporter.next_try(Duration::from_secs(5));
+            reporter.close();
+        });
+        let delivered = reporter.follow(0, Duration::ZERO).status.unwrap().delivered;
+        assert!(delivered["stick"].contains("it may be pulled out") && delivered["report"].contains("is reported to"));
+        let state = host.state();
+        assert_eq!((state.stick.as_ref().unwrap().written, state.requests.len()), (2, 1));
+    }
 }

@@ -34,7 +34,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use step::{Check, Power, Step, Stick};
+pub use step::{Check, Power, PowerCuts, Step, Stick};
 
 /// What is wrong with a scenario file.
 #[derive(Debug, Error)]

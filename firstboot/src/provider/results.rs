@@ -185,6 +185,78 @@ mod tests {
         assert!(write_below(&open(), &mut |_| Ok(())).is_err(), "the directory itself is a link");
     }
 
+    /// A real stick, where the kernel lends one to the test.
+    struct Loop(std::path::PathBuf);
+
+    impl Loop {
+        fn over(image: &Path, options: &[&str]) -> Option<Self> {
+            #[allow(clippy::disallowed_methods)] // the test's own stick
+            let output = std::process::Command::new("losetup").args(options).arg("--show").arg(image).output().ok()?;
+            let device = String::from_utf8(output.stdout).ok()?;
+            output.status.success().then(|| Self(device.trim().into()))
+        }
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            #[allow(clippy::disallowed_methods)] // the test's own stick
+            let _ = std::process::Command::new("losetup").arg("-d").arg(&self.0).status();
+        }
+    }
+
+    #[test]
+    fn real_sticks_are_written_found_full_and_found_locked() {
+        real_stick("mkfs.vfat", &["-n", "INGOT"]);
+        real_stick("mkfs.ext4", &["-q", "-F", "-L", "INGOT", "-O", "^has_journal"]);
+    }
+
+    fn real_stick(program: &str, options: &[&str]) {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("stick");
+        File::create(&image).unwrap().set_len(2 << 20).unwrap();
+        #[allow(clippy::disallowed_methods)] // a peer of the test
+        let made = std::process::Command::new(program).args(options).arg(&image).output();
+        let stick = made.is_ok_and(|made| made.status.success()).then(|| Loop::over(&image, &["--find"])).flatten();
+        let Some(stick) = stick else {
+            eprintln!("skipped: no {program}, or no loop device for this user");
+            return;
+        };
+        let write = |name: &str, bytes: &[u8]| {
+            let (root, _mount) = mount(&stick.0, "INGOT")?;
+            write_below(&root, &mut |results| results.write(name, bytes))
+                .map_err(|error| StickError::of("INGOT", error))
+        };
+        match write("SN1.json", b"one") {
+            Err(StickError::Mount(_, why)) => {
+                eprintln!("skipped: what {program} makes cannot be mounted here: {why}");
+                return;
+            }
+            result => result.unwrap(),
+        }
+        write("SN1.json", b"two").unwrap();
+        assert!(matches!(write("SN2.json", &vec![0; 4 << 20]), Err(StickError::Full(_))));
+        let read = |name: &str| {
+            let (root, _mount) = mount(&stick.0, "INGOT").unwrap();
+            let mut found = None;
+            write_below(&root, &mut |results| {
+                found = results.read(name)?;
+                Ok(())
+            })
+            .unwrap();
+            found
+        };
+        assert_eq!(read("SN1.json").unwrap(), b"two");
+        // A file that did not fit leaves nothing.
+        assert_eq!((read("SN2.json"), read("SN2.json.new")), (None, None));
+        // The way that configuration is read.
+        let volume = super::super::Volume::open_device(&stick.0).unwrap();
+        assert!(volume.names().unwrap().contains(&DIRECTORY.to_owned()));
+        drop(volume);
+        drop(stick);
+        let Some(locked) = Loop::over(&image, &["--find", "--read-only"]) else { return };
+        assert!(matches!(mount(&locked.0, "INGOT"), Err(StickError::Locked(_))));
+    }
+
     #[test]
     fn errors_say_what_to_do() {
         let of = |errno: Errno| StickError::of("INGOT (/dev/sdb1)", errno.into()).to_string();

@@ -121,11 +121,11 @@ impl Sender {
 pub fn follow(reporter: &Reporter<'_>, host: &dyn Host) {
     let mut sender = Sender::default();
     let mut seen = 0;
-    let mut wait = Duration::from_secs(60);
+    let mut wait = Duration::from_mins(1);
     loop {
         let snapshot = reporter.follow(seen, wait);
         seen = snapshot.number;
-        wait = Duration::from_secs(60);
+        wait = Duration::from_mins(1);
         match sender.step(&snapshot, host, uptime_ms()) {
             Step::Idle => {}
             Step::Later(milliseconds) => wait = Duration::from_millis(milliseconds.min(60_000)),

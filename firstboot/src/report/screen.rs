@@ -127,7 +127,9 @@ impl Screen {
                 *last = last.chars().take(width - 3).chain("...".chars()).collect();
             }
         }
-        lines.iter().for_each(|line| self.line(&format!("{indent}{line}")));
+        for line in &lines {
+            self.line(&format!("{indent}{line}"));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::qemu::console::{Seen, Status};
 use crate::qemu::launcher::Launcher;
 use crate::qemu::report::{Outcome, StepReport};
-use crate::qemu::scenario::{Check, Power, Step};
+use crate::qemu::scenario::{Check, Power, PowerCuts, Step};
 use crate::qemu::ssh::{Ended, Key, Ssh};
 use crate::qemu::{QemuError, interrupt};
 
@@ -99,6 +99,9 @@ impl Run<'_> {
             Check::Power { power, disk_gib } => {
                 self.power(index, *power, *disk_gib).or_else(|error| Ok(Found::bad("", error.to_string())))
             }
+            Check::PowerCuts(cuts) => {
+                self.power_cuts(index, cuts, limit).or_else(|error| Ok(Found::bad("", error.to_string())))
+            }
             Check::Stick(stick) => match self.nodes[index].stick(*stick) {
                 Ok(()) => Ok(Found::good("")),
                 Err(error) => Ok(Found::bad("", error.to_string())),
@@ -146,6 +149,42 @@ impl Run<'_> {
             node.switch_on(launcher)?;
         }
         Ok(Found::good(""))
+    }
+
+    /// Cuts the power again and again, each time so long after the guest has come to where it may be cut; `limit` is
+    /// how long it may take to come there. At the end the power is on.
+    fn power_cuts(&mut self, index: usize, cuts: &PowerCuts, limit: Duration) -> Result<Found, QemuError> {
+        let launcher = self.launcher;
+        let mut reached = 0;
+        for (number, moment) in moments(cuts).into_iter().enumerate() {
+            self.nodes[index].switch_on(launcher)?;
+            if let Some(code) = cuts.from {
+                let deadline = (Instant::now() + limit).min(self.deadline);
+                let find =
+                    |seen: &Seen| Some(seen.recent_states().iter().find(|status| status.code == code)?.to_string());
+                let late = format!("not within {} s after power cut {number}", limit.as_secs());
+                let found = self.look(index, &find, deadline, &late, None);
+                if found.failure.is_some() {
+                    return Ok(found);
+                }
+            }
+            let until = Instant::now() + moment * self.patience;
+            while Instant::now() < until.min(self.deadline) {
+                self.tell();
+                if let Some(dead) = self.give_up(index) {
+                    return Ok(Found::bad("", dead));
+                }
+                std::thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+            }
+            if Instant::now() >= self.deadline {
+                return Ok(Found::bad("", format!("the scenario's time is over after {number} power cuts")));
+            }
+            let joined = self.nodes[index].console.seen().recent_states().iter().any(|status| status.code == 500);
+            reached += usize::from(joined);
+            self.nodes[index].switch_off()?;
+        }
+        self.nodes[index].switch_on(launcher)?;
+        Ok(Found::good(format!("{} power cuts, {reached} of them after the node had joined", cuts.count)))
     }
 
     /// Runs a command again and again until it gives what is wanted.
@@ -293,6 +332,19 @@ impl Run<'_> {
     }
 }
 
+/// The moments of the cuts, evenly drawn over the time in which power may be cut (splitmix64).
+fn moments(cuts: &PowerCuts) -> Vec<Duration> {
+    let mut state = cuts.seed;
+    let draw = |_| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let thousandth = u32::try_from((mixed ^ (mixed >> 31)) % 1000).unwrap_or_default();
+        cuts.spread * thousandth / 1000
+    };
+    (0..cuts.count).map(draw).collect()
+}
+
 /// What is wrong with what a command gave, if anything.
 fn wrong_with(got: i32, output: &str, status: i32, expect: Option<&str>, matches: Option<&Regex>) -> Option<String> {
     if got != status {
@@ -303,4 +355,22 @@ fn wrong_with(got: i32, output: &str, status: i32, expect: Option<&str>, matches
     }
     let pattern = matches.filter(|pattern| !pattern.is_match(output))?;
     Some(format!("its output did not match {}", pattern.as_str().trim_start_matches("(?m)")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn power_cuts_are_the_same_for_a_seed_and_spread_out() {
+        let cuts = |seed| PowerCuts { count: 40, seed, from: None, spread: Duration::from_secs(10) };
+        let drawn = moments(&cuts(7));
+        assert_eq!(drawn, moments(&cuts(7)));
+        assert_ne!(drawn, moments(&cuts(8)));
+        assert!(drawn.iter().all(|moment| *moment < Duration::from_secs(10)));
+        for third in 0..3 {
+            let within = |moment: &&Duration| moment.as_millis() / 3334 == third;
+            assert!(drawn.iter().filter(within).count() > 5, "third {third}");
+        }
+    }
 }

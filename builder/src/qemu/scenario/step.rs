@@ -1,5 +1,7 @@
 //! One step of a scenario: something to wait for and check, or something to do to a guest.
 
+use std::time::Duration;
+
 use regex::Regex;
 use serde::Deserialize;
 
@@ -55,6 +57,48 @@ pub enum Check {
         /// The size that the disk is grown to before it is switched on, in GiB.
         disk_gib: Option<u64>,
     },
+    /// Power is cut again and again, and comes back each time.
+    PowerCuts(PowerCuts),
+}
+
+/// Power cuts at moments that chance draws.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PowerCuts {
+    /// How many.
+    pub count: u32,
+    /// What chance is drawn from: the same seed gives the same moments.
+    pub seed: u64,
+    /// The code that begins the time in which power may be cut; without it, that is when the power comes on.
+    pub from: Option<u16>,
+    /// How long that time is under KVM.
+    pub spread: Duration,
+}
+
+/// Power cuts as the file has them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCuts {
+    count: u32,
+    seed: u64,
+    from: Option<String>,
+    spread_seconds: f64,
+}
+
+impl WrittenCuts {
+    fn cuts(&self) -> Result<PowerCuts, String> {
+        if !(1..=10_000).contains(&self.count) {
+            return Err("power_cuts.count is from 1 to 10000".into());
+        }
+        if !(0.1..=600.0).contains(&self.spread_seconds) {
+            return Err("power_cuts.spread_seconds is from 0.1 to 600".into());
+        }
+        Ok(PowerCuts {
+            count: self.count,
+            seed: self.seed,
+            from: self.from.as_deref().map(parse_code).transpose()?,
+            spread: Duration::from_secs_f64(self.spread_seconds),
+        })
+    }
 }
 
 /// What happens to a guest's power.
@@ -96,6 +140,7 @@ pub(super) struct Written {
     holds_seconds: Option<u64>,
     stick: Option<Stick>,
     power: Option<Power>,
+    power_cuts: Option<WrittenCuts>,
     disk_gib: Option<u64>,
     within_seconds: Option<u64>,
 }
@@ -112,10 +157,11 @@ impl Written {
             self.state.is_some(),
             self.stick.is_some(),
             self.power.is_some(),
+            self.power_cuts.is_some(),
         ];
         let acts = self.stick.is_some() || self.power.is_some();
         if kinds.iter().filter(|kind| **kind).count() != 1 {
-            return Err("a step has exactly one of: run, console, state, stick, power".into());
+            return Err("a step has exactly one of: run, console, state, stick, power, power_cuts".into());
         }
         let only = |key: &str, given: bool, of: &str, allowed: bool| {
             if given && !allowed { Err(format!("{key} belongs to a step with {of}")) } else { Ok(()) }
@@ -126,7 +172,7 @@ impl Written {
         only("without", !self.without.is_empty(), "console or state", self.console.is_some() || self.state.is_some())?;
         only("holds_seconds", self.holds_seconds.is_some(), "state", self.state.is_some())?;
         only("disk_gib", self.disk_gib.is_some(), "power", self.power.is_some())?;
-        only("within_seconds", self.within_seconds.is_some(), "run, console or state", !acts)?;
+        only("within_seconds", self.within_seconds.is_some(), "run, console, state or power_cuts", !acts)?;
         let without = self.without.iter().map(|code| parse_code(code)).collect::<Result<Vec<_>, _>>()?;
         let (what, check) = if let Some(command) = self.run {
             let matches = self.matches.map(|text| pattern(&format!("(?m){text}"))).transpose()?;
@@ -140,13 +186,16 @@ impl Written {
             (code.clone(), Check::State { code: parse_code(&code)?, without, holds_seconds })
         } else if let Some(stick) = self.stick {
             (format!("stick {stick:?}").to_lowercase(), Check::Stick(stick))
+        } else if let Some(cuts) = self.power_cuts {
+            let cuts = cuts.cuts()?;
+            (format!("{} power cuts", cuts.count), Check::PowerCuts(cuts))
         } else if let Some(power) = self.power {
             if power == Power::Cut && self.disk_gib.is_some() {
                 return Err("disk_gib grows the disk before it is switched on: use it with on or cycle".into());
             }
             (format!("power {power:?}").to_lowercase(), Check::Power { power, disk_gib: self.disk_gib })
         } else {
-            return Err("a step has exactly one of: run, console, state, stick, power".into());
+            return Err("a step has exactly one of: run, console, state, stick, power, power_cuts".into());
         };
         Ok(Step {
             name: self.name.unwrap_or(what),

@@ -5,6 +5,7 @@
 //! Until a directory is flushed, any number of the last changes of its names may be lost; one change, also a
 //! rename, is there as a whole or not at all, and earlier ones are not lost before later ones. What was flushed
 //! stays. Every operation is a point at which the plug can be pulled, and one at which the disk can refuse.
+#![allow(clippy::missing_panics_doc)] // a test wants to know
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -120,7 +121,9 @@ impl State {
         let directory = parent(Path::new(&changes[0].0));
         let before = changes.iter().map(|(path, _)| (path.clone(), self.meaning(path))).collect();
         self.power.unflushed.push(Unflushed::Names { directory, before });
-        changes.into_iter().for_each(|(path, meaning)| self.set_meaning(&path, meaning));
+        for (path, meaning) in changes {
+            self.set_meaning(&path, meaning);
+        }
     }
 
     fn path_of(&self, id: u64) -> Option<String> {
@@ -334,7 +337,14 @@ impl Filesystem for SimulatedHost {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let path = text(path);
-        if matches!(self.state().meaning(&path), Meaning::Nothing) {
+        let (there, read_only) = {
+            let mut state = self.state();
+            let fault = state.power.fault.filter(|fault| state.power.operations >= fault.from);
+            let there = !matches!(state.meaning(&path), Meaning::Nothing);
+            (there, fault.is_some_and(|fault| fault.errno == Errno::ROFS))
+        };
+        // The kernel says that a filesystem is read-only before it looks for the name.
+        if !there && !read_only {
             return Err(io::ErrorKind::NotFound.into());
         }
         self.operation("remove", &path, false, |state, refused| {

@@ -174,6 +174,14 @@ fn a_full_or_read_only_var_has_its_own_code_and_the_node_goes_on_when_it_can_be_
 }
 
 #[test]
+fn a_member_stays_one_on_a_read_only_disk() {
+    let host = reference("worker");
+    host.reboot();
+    host.refuse(Errno::ROFS, 0, Duration::MAX);
+    assert_eq!(run(&host, vec![Found::default()]).codes().last(), Some(&500));
+}
+
+#[test]
 fn a_full_var_that_loses_its_power_recovers_too() {
     let reference = reference("worker");
     // The last two operations take no space: the last record and its flush.
