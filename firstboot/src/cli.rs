@@ -1,18 +1,19 @@
-//! The `firstboot` command: `run` (the service), `status`, `check`.
+//! The `firstboot` command: `run` (the service), `status`, `leave`, `check`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{Document, Format, Loaded, MachineMatch, check};
-use crate::host::RealHost;
+use crate::host::{Host, RealHost};
 use crate::provider::{LabelledMedia, ROLE_DEFAULTS};
 use crate::report::{Report, Reporter, STATUS_FILE, Status, notify, read_status};
-use crate::service::{Service, serve};
+use crate::service::{Service, leave, serve};
 
 /// Makes this machine what its node.toml says, and joins it to its cluster.
 #[derive(Parser)]
@@ -36,6 +37,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Leaves the cluster, for good: another configuration makes the node join again
+    Leave,
     /// Checks configuration files and says what they make of this or other machines
     Check {
         /// node.toml files, the one that wins last
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
     let code = match Arguments::parse().command {
         Command::Run { quiet } => run(quiet),
         Command::Status { json } => status(json),
+        Command::Leave => leave_cluster(),
         Command::Check { files, role } => check_files(&files, role.as_deref()),
     };
     ExitCode::from(code)
@@ -77,6 +81,31 @@ fn run(quiet: bool) -> u8 {
     }
     reporter.note("nothing more to do");
     0
+}
+
+/// The service, which must not write the journal at the same time.
+const SERVICE: &str = "ingot-firstboot.service";
+
+fn leave_cluster() -> u8 {
+    let host = RealHost::default();
+    let systemctl = |arguments: &[&str]| host.run("systemctl", arguments, Duration::from_mins(1));
+    if let Err(error) = systemctl(&["stop", SERVICE]) {
+        complain(&format!("the service cannot be stopped, so the node does not leave: {error}"));
+        return 1;
+    }
+    let result = leave(&host, &Reporter::new(&host, true));
+    let started = systemctl(&["start", "--no-block", SERVICE]);
+    match (result, started) {
+        (Ok(()), Ok(_)) => 0,
+        (Ok(()), Err(error)) => {
+            complain(&format!("the node has left, but its service does not start again: {error}"));
+            1
+        }
+        (Err(error), _) => {
+            complain(&error.to_string());
+            1
+        }
+    }
 }
 
 fn status(json: bool) -> u8 {

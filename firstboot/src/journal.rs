@@ -65,6 +65,12 @@ pub enum Event {
         /// The node's identity in the cluster.
         node: String,
     },
+    /// The node has left its cluster by command. It does not join again with the configuration that it left with,
+    /// and is no longer sealed against another.
+    Left {
+        /// The configuration.
+        inputs: Inputs,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,6 +89,7 @@ pub struct Journal<'a> {
     begun: Option<(String, Inputs)>,
     done: BTreeMap<String, Inputs>,
     joined: Option<(String, String)>,
+    left: Option<Inputs>,
     /// How many bytes at the end could not be read and were cut off.
     pub cut_off: u64,
 }
@@ -106,6 +113,7 @@ impl<'a> Journal<'a> {
             begun: None,
             done: BTreeMap::new(),
             joined: None,
+            left: None,
             cut_off,
         };
         for event in events {
@@ -125,7 +133,14 @@ impl<'a> Journal<'a> {
                 self.begun = None;
                 self.done.insert(step, inputs);
             }
-            Event::Joined { driver, node } => self.joined = Some((driver, node)),
+            Event::Joined { driver, node } => {
+                self.joined = Some((driver, node));
+                self.left = None;
+            }
+            Event::Left { inputs } => {
+                self.joined = None;
+                self.left = Some(inputs);
+            }
         }
     }
 
@@ -161,6 +176,11 @@ impl<'a> Journal<'a> {
     /// True where the step was done with these inputs and not begun since.
     pub fn is_done(&self, step: &str, inputs: &Inputs) -> bool {
         self.done.get(step) == Some(inputs)
+    }
+
+    /// True where the node has left its cluster with this configuration.
+    pub fn has_left(&self, inputs: &Inputs) -> bool {
+        self.left.as_ref() == Some(inputs)
     }
 
     /// The driver and the node's identity, once it has joined.
@@ -240,7 +260,12 @@ mod tests {
         journal.record(done("a")).unwrap();
         journal.record(begin("b")).unwrap();
         journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into() }).unwrap();
+        let inputs = Inputs::of([&b"c"[..]]);
+        journal.record(Event::Left { inputs: inputs.clone() }).unwrap();
+        assert!(journal.has_left(&inputs) && journal.joined().is_none());
+        journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into() }).unwrap();
         let journal = Journal::open(&host).unwrap();
+        assert!(!journal.has_left(&inputs));
         assert!(journal.is_done("a", &Inputs::of([&b"a"[..]])));
         assert!(!journal.is_done("a", &Inputs::of([&b"other"[..]])));
         assert!(!journal.is_done("b", &Inputs::of([&b"b"[..]])));

@@ -4,6 +4,7 @@
 //! `firstboot check` and carried out by the service.
 
 use crate::config::{Hostname, Join, Machine, NodeConfig};
+use crate::join::{Driver, NodeFacts, driver};
 use crate::step::{Archive, Step};
 
 /// The steps of a node.
@@ -15,6 +16,10 @@ pub struct Plan {
     pub engine_steps: Vec<Step>,
     /// What it joins at last.
     pub join: Option<Join>,
+    /// The host name that it gets.
+    pub hostname: Hostname,
+    /// The static addresses that it gets.
+    addresses: Vec<std::net::IpAddr>,
 }
 
 impl Plan {
@@ -27,7 +32,15 @@ impl Plan {
         steps.push(Step::Network(config.networks.clone()));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
-        Self { steps, engine_steps, join: config.join.clone() }
+        let addresses =
+            config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
+        Self { steps, engine_steps, join: config.join.clone(), hostname: hostname(config, machine), addresses }
+    }
+
+    /// The driver of its join, as far as the node is known from its configuration alone.
+    pub fn driver(&self) -> Option<Box<dyn Driver>> {
+        let node = NodeFacts { hostname: self.hostname.to_string(), addresses: self.addresses.clone() };
+        self.join.as_ref().map(|join| driver(join, node))
     }
 
     /// The plan in words, one line for each step.
@@ -38,10 +51,13 @@ impl Plan {
             .chain(&self.engine_steps)
             .map(|step| format!("{}: {}", step.name(), step.describe()))
             .collect();
-        lines.push(match &self.join {
-            None => "join: nothing".into(),
-            Some(join) => format!("join: {}", crate::join::driver(join).describe()),
-        });
+        match (&self.join, self.driver()) {
+            (Some(join), Some(driver)) => {
+                lines.extend(join.after.iter().map(|gate| format!("join: waits for {gate}")));
+                lines.push(format!("join: {}", driver.describe()));
+            }
+            _ => lines.push("join: nothing".into()),
+        }
         lines
     }
 }

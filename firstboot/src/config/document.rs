@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cloud;
 use super::fields::Fields;
+use super::join::is_secret_key;
 use super::node::{Extent, NodeConfig, read};
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
@@ -280,7 +281,7 @@ fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
         }
         value => into.push(Explained {
             key: path.to_owned(),
-            value: if matches!(path, "join.secret" | "join.token") { REDACTED.to_owned() } else { show(value) },
+            value: if is_secret_key(path) { REDACTED.to_owned() } else { show(value) },
             origin: node.origin.clone(),
         }),
     }

@@ -19,6 +19,7 @@
 mod cloud;
 mod document;
 mod fields;
+mod join;
 mod node;
 mod parse;
 mod problem;
@@ -28,12 +29,16 @@ mod tree;
 mod values;
 
 pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
-pub use node::{
-    DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
+pub use join::{
+    AbsolutePath, Aiware, BackendAi, BackendAiRole, DRIVERS, Database, DockerSwarm, EXEC_SECRETS, Endpoint, Etcd, Exec,
+    ExecFile, Gate, Gluster, GlusterRole, HttpUrl, JOIN_PROGRAMS, Join, K3s, K3sRole, Kubeadm, KubeadmRole, Label,
+    Mount, Nfs, Pinning, ProgramName, RENDEZVOUS_PORT, Subnet, SwarmRole, System, UnitName, Volume, is_secret_key,
+    is_spki_pin, judge_bootstrap_token, judge_k3s_token,
 };
+pub use node::{DOCUMENT_KEYS, InterfaceMatch, Network, NodeConfig};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
 pub use sample::SAMPLE;
-pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
+pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret, judge_credential};
 pub use tree::Origin;
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};

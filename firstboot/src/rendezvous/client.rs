@@ -85,10 +85,17 @@ pub fn exchange(
     now: u64,
 ) -> Result<Grant, RendezvousError> {
     let hello = Hello { version: VERSION, nonce, identity: identity.clone(), time: now };
-    send(stream, &hello)?;
-    let (manager_nonce, name, time, proof) = match receive(stream)? {
+    // A busy manager says so at once and hangs up; what it said can be read even where the hello was not taken.
+    let sent = send(stream, &hello);
+    let first = match (receive(stream), sent) {
+        (Ok(message), _) => message,
+        (Err(_), Err(error)) => return Err(error.into()),
+        (Err(error), Ok(())) => return Err(error),
+    };
+    let (manager_nonce, name, time, proof) = match first {
         FromManager::Challenge { nonce, name, time, proof } => (nonce, name, time, proof),
         FromManager::Refused(refusal) => return Err(RendezvousError::Refused(refusal)),
+        FromManager::Busy { retry_after_ms } => return Err(busy(retry_after_ms)),
         FromManager::Grant { .. } => return Err(RendezvousError::Protocol("a grant before any proof")),
     };
     if manager_nonce == hello.nonce {
@@ -102,6 +109,7 @@ pub fn exchange(
     let sealed = match receive(stream)? {
         FromManager::Grant { sealed } => sealed,
         FromManager::Refused(refusal) => return Err(RendezvousError::Refused(refusal)),
+        FromManager::Busy { retry_after_ms } => return Err(busy(retry_after_ms)),
         FromManager::Challenge { .. } => return Err(RendezvousError::Protocol("a second challenge")),
     };
     let plain = from_hex(&sealed)
@@ -109,4 +117,8 @@ pub fn exchange(
         .ok_or(RendezvousError::Protocol("the grant cannot be opened"))?;
     let grant: Sealed = serde_json::from_slice(&plain).map_err(|_| RendezvousError::Protocol("an unknown grant"))?;
     Ok(Grant { token: Secret::new(grant.token), time })
+}
+
+fn busy(milliseconds: u32) -> RendezvousError {
+    RendezvousError::Busy(Duration::from_millis(milliseconds.into()))
 }
