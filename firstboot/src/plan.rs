@@ -3,9 +3,11 @@
 //! Takes a valid configuration and what the image brings; gives the steps and the join. The same plan is printed by
 //! `firstboot check` and carried out by the service.
 
+use serde::Serialize;
+
 use crate::config::{Hostname, Join, Machine, NodeConfig};
 use crate::join::{Driver, NodeFacts, driver};
-use crate::step::{Archive, Step};
+use crate::step::{Archive, Effect, Step};
 
 /// The steps of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,17 @@ pub struct Plan {
     pub hostname: Hostname,
     /// The static addresses that it gets.
     addresses: Vec<std::net::IpAddr>,
+}
+
+/// One step, or the join, with all that it does to the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// The step's name: `network`, `join`.
+    pub name: String,
+    /// What it is for, for people.
+    pub text: String,
+    /// What it does, in order; secrets are not shown.
+    pub effects: Vec<Effect>,
 }
 
 impl Plan {
@@ -41,6 +54,18 @@ impl Plan {
     pub fn driver(&self) -> Option<Box<dyn Driver>> {
         let node = NodeFacts { hostname: self.hostname.to_string(), addresses: self.addresses.clone() };
         self.join.as_ref().map(|join| driver(join, node))
+    }
+
+    /// Everything that the plan does to the machine, in order. Nothing here needs the machine: what a step only finds
+    /// out there, such as the address towards a manager, is said in parentheses.
+    pub fn effects(&self) -> Vec<Planned> {
+        let planned =
+            |step: &Step| Planned { name: step.name().into(), text: step.describe(), effects: step.effects() };
+        let mut all: Vec<Planned> = self.steps.iter().chain(&self.engine_steps).map(planned).collect();
+        if let Some(driver) = self.driver() {
+            all.push(Planned { name: "join".into(), text: driver.describe(), effects: driver.effects() });
+        }
+        all
     }
 
     /// The plan in words, one line for each step.
@@ -71,6 +96,36 @@ pub fn hostname(config: &NodeConfig, machine: &Machine) -> Hostname {
 mod tests {
     use super::*;
     use crate::config::{Document, Format, load};
+
+    const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
+
+    fn effects(join: &str) -> String {
+        let text = format!("version = 1\n[join]\ndriver = \"docker-swarm\"\n{join}\nsecret = \"{SECRET}\"\n");
+        let documents = [Document { name: "f".into(), format: Format::NodeToml, bytes: text.into_bytes() }];
+        let machine = Machine::default();
+        let config = load(&documents, &machine).unwrap().config;
+        let planned = Plan::new(&config, &machine, Vec::new()).effects();
+        let shown = planned.iter().flat_map(|planned| &planned.effects).flat_map(Effect::lines);
+        let shown = shown.collect::<Vec<_>>().join("\n");
+        assert!(!format!("{shown}{planned:?}{}", serde_json::to_string(&planned).unwrap()).contains(SECRET));
+        shown
+    }
+
+    #[test]
+    fn the_effects_name_files_units_and_join_requests() {
+        let worker = effects("role = \"worker\"\nmanagers = [\"10.77.0.10\", \"m2.lan\"]");
+        for expected in [
+            "write /etc/hostname (mode 0644)\n    ingot\n",
+            "run systemctl restart systemd-networkd.service",
+            "run systemctl start docker.service\nask rendezvous: the worker token, from 10.77.0.10 or m2.lan port 7390",
+            "\"RemoteAddrs\":[\"10.77.0.10:2377\",\"m2.lan:2377\"]",
+            "\"JoinToken\":\"(secret)\"",
+        ] {
+            assert!(worker.contains(expected), "{expected:?} is not in:\n{worker}");
+        }
+        let manager = effects("role = \"manager\"\nadvertise = \"10.77.0.10\"");
+        assert!(manager.contains("ask docker: POST /swarm/init {\"AdvertiseAddr\":\"10.77.0.10\""), "{manager}");
+    }
 
     #[test]
     fn a_plan_says_what_it_does() {

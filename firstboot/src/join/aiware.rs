@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use super::gate::reach;
 use super::unit::{self, UnitState};
-use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, Retry, start_docker};
+use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, Retry, START_DOCKER, start_docker};
 use crate::config::{Aiware, HttpUrl, Secret};
 use crate::host::Host;
 use crate::http::{HttpRequest, Method, Trust};
+use crate::step::Effect;
 
 const ENVIRONMENT: &str = "/etc/systemd/system/aiware-agent.service.env";
 const UNIT: &str = "aiware-agent.service";
@@ -112,8 +113,8 @@ impl Driver for AiwareDriver {
         format!("aiware {}, controller {}", self.aiware.modes.join(" "), self.controller())
     }
 
-    fn actions(&self) -> Vec<String> {
-        vec!["systemctl start docker.service".into(), format!("systemctl enable and start {UNIT}")]
+    fn actions(&self) -> Vec<Effect> {
+        [Effect::run(START_DOCKER)].into_iter().chain(unit::starting(UNIT)).collect()
     }
 
     fn render(&self) -> Result<Vec<RenderedFile>, JoinError> {

@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 
 use super::gate::reach;
 use super::unit::{self, UnitState};
-use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile};
+use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, START_DOCKER, call};
 use crate::config::{BackendAi, BackendAiRole, Secret};
 use crate::host::Host;
 use crate::http::{HttpRequest, Method, Trust};
+use crate::step::Effect;
 
 const MANAGER: &str = "/etc/backend.ai/manager.toml";
 const AGENT: &str = "/etc/backend.ai/agent.toml";
@@ -211,14 +212,15 @@ impl Driver for BackendAiDriver {
         }
     }
 
-    fn actions(&self) -> Vec<String> {
+    fn actions(&self) -> Vec<Effect> {
         let mut actions = Vec::new();
         if self.backend.role == BackendAiRole::Agent {
-            actions.push("systemctl start docker.service".to_owned());
+            actions.push(Effect::run(START_DOCKER));
         } else if self.backend.founds {
-            actions.push("backend.ai mgr schema oneshot, once for each cluster".to_owned());
+            actions.push(call("etcd", format!("the lock {LOCK}, once for each cluster; then")));
+            actions.push(Effect::run(["backend.ai", "mgr", "schema", "oneshot"]));
         }
-        actions.push(format!("systemctl enable and start {}", self.unit()));
+        actions.extend(unit::starting(self.unit()));
         actions
     }
 

@@ -15,13 +15,16 @@ use serde_json::json;
 
 use super::engine::{Body, EngineError, Request, Response};
 use super::kubernetes::alive;
-use super::{Driver, JoinError, Joiner, Membership, Offer, ask_managers, check_seat, start_docker};
+use super::{Driver, JoinError, Joiner, Membership, Offer, START_DOCKER, ask_managers, call, check_seat, start_docker};
 use crate::config::{Advertise, DockerSwarm, HostAddress, Secret, SwarmRole};
 use crate::host::Host;
 use crate::rendezvous::{Asker, Seat};
+use crate::step::Effect;
 
 /// The port of Swarm's managers.
 const SWARM_PORT: u16 = 2377;
+const INIT: &str = "/swarm/init";
+const JOIN: &str = "/swarm/join";
 /// How long a pending join may stay pending before it is given up, in seconds.
 const PENDING_SECONDS: u32 = 60;
 
@@ -102,10 +105,7 @@ impl SwarmDriver {
         let own = own_addresses(joiner.host)?;
         let advertise = self.advertise(joiner.host, &own)?;
         let v6 = matches!(advertise, Advertise::Ip(IpAddr::V6(_)));
-        let listen =
-            if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, SWARM_PORT)) } else { ([0; 4], SWARM_PORT).into() };
-        let body = json!({ "ListenAddr": listen.to_string(), "AdvertiseAddr": advertise.to_string(), "Spec": {} });
-        let answer = post(joiner.host, "/swarm/init", &body)?;
+        let answer = post(joiner.host, INIT, &init_body(v6, &advertise.to_string()))?;
         if is_already_member(&answer) {
             return Ok(());
         }
@@ -193,15 +193,8 @@ impl SwarmDriver {
                 .map_or_else(String::new, |address| address.to_string()),
         };
         let v6 = managers.first().is_some_and(SocketAddr::is_ipv6);
-        let listen =
-            if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, SWARM_PORT)) } else { ([0; 4], SWARM_PORT).into() };
-        let body = json!({
-            "ListenAddr": listen.to_string(),
-            "AdvertiseAddr": advertise,
-            "RemoteAddrs": managers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "JoinToken": token.expose(),
-        });
-        let answer = post(joiner.host, "/swarm/join", &body)?;
+        let remote: Vec<String> = managers.iter().map(ToString::to_string).collect();
+        let answer = post(joiner.host, JOIN, &join_body(v6, &advertise, &remote, token.expose()))?;
         if is_already_member(&answer) {
             return Ok(());
         }
@@ -314,13 +307,36 @@ impl Driver for SwarmDriver {
         Ok(())
     }
 
-    fn actions(&self) -> Vec<String> {
-        let mut actions = vec!["systemctl start docker.service".to_owned()];
-        if self.swarm.token.is_none() {
-            actions.push(format!("rendezvous on TCP port {}", self.swarm.rendezvous_port));
+    fn actions(&self) -> Vec<Effect> {
+        let swarm = &self.swarm;
+        let mut effects = vec![Effect::run(START_DOCKER)];
+        let given = swarm.advertise.as_ref().map(ToString::to_string);
+        if swarm.token.is_none() && swarm.role == SwarmRole::Manager && swarm.managers.len() < 2 {
+            let v6 = matches!(swarm.advertise, Some(Advertise::Ip(IpAddr::V6(_))));
+            let first = swarm.managers.first().map(ToString::to_string);
+            let advertise = given.or(first).unwrap_or_else(|| "(this node's only address)".into());
+            effects.push(call("docker", format!("POST {INIT} {}", init_body(v6, &advertise))));
+            return effects;
         }
-        actions.push("Engine API: POST /swarm/init or /swarm/join".to_owned());
-        actions
+        if swarm.token.is_none() {
+            let managers = swarm.managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let role = if swarm.role == SwarmRole::Manager { "manager" } else { "worker" };
+            let request = format!("the {role} token, from {managers} port {}", swarm.rendezvous_port);
+            effects.push(call("rendezvous", request));
+        }
+        let v6 = matches!(swarm.managers.first(), Some(HostAddress::Ip(IpAddr::V6(_))));
+        let managers: Vec<String> = swarm
+            .managers
+            .iter()
+            .map(|manager| match manager {
+                HostAddress::Ip(address) => SocketAddr::new(*address, SWARM_PORT).to_string(),
+                HostAddress::Name(name) => format!("{name}:{SWARM_PORT}"),
+            })
+            .collect();
+        let advertise = given.unwrap_or_else(|| "(the address towards the manager)".into());
+        let body = join_body(v6, &advertise, &managers, "(secret)");
+        effects.push(call("docker", format!("POST {JOIN} {body}")));
+        effects
     }
 
     fn secrets(&self) -> Vec<&Secret> {
@@ -354,6 +370,20 @@ impl Driver for SwarmDriver {
 
 fn own_addresses(host: &dyn Host) -> Result<Vec<IpAddr>, JoinError> {
     Ok(host.addresses()?.into_iter().map(|found| found.address).collect())
+}
+
+/// Where the engine listens for the other nodes.
+fn listen(v6: bool) -> String {
+    let address = if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, SWARM_PORT)) } else { ([0; 4], SWARM_PORT).into() };
+    address.to_string()
+}
+
+fn init_body(v6: bool, advertise: &str) -> serde_json::Value {
+    json!({ "ListenAddr": listen(v6), "AdvertiseAddr": advertise, "Spec": {} })
+}
+
+fn join_body(v6: bool, advertise: &str, managers: &[String], token: &str) -> serde_json::Value {
+    json!({ "ListenAddr": listen(v6), "AdvertiseAddr": advertise, "RemoteAddrs": managers, "JoinToken": token })
 }
 
 fn post(host: &dyn Host, path: &str, body: &serde_json::Value) -> Result<Response, JoinError> {

@@ -10,6 +10,7 @@ use super::{Driver, JoinError, Joiner, Membership, RenderedFile, unit};
 use crate::config::{Exec, Secret};
 use crate::host::{Host, HostError};
 use crate::process::ProcessError;
+use crate::step::Effect;
 
 pub use crate::config::EXEC_SECRETS;
 
@@ -57,15 +58,13 @@ impl Driver for ExecDriver {
         format!("joins by the image's program {}", self.exec.program)
     }
 
-    fn actions(&self) -> Vec<String> {
-        let path = self.exec.program.path();
-        let units = self.exec.units.iter().map(|unit| format!("systemctl enable and start {unit}"));
-        units
-            .chain(
-                ["preflight", "probe", "join"]
-                    .map(|verb| format!("{path} {verb} {}", self.exec.arguments.join(" ")).trim_end().to_owned()),
-            )
-            .collect()
+    fn actions(&self) -> Vec<Effect> {
+        let units = self.exec.units.iter().map(|unit| Effect::run(["systemctl", "enable", "--now", unit.as_str()]));
+        let program = ["preflight", "probe", "join"].map(|verb| {
+            let arguments = self.exec.arguments.iter().cloned();
+            Effect::Run { argv: [self.exec.program.path(), verb.to_owned()].into_iter().chain(arguments).collect() }
+        });
+        units.chain(program).collect()
     }
 
     fn render(&self) -> Result<Vec<RenderedFile>, JoinError> {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::gate::reach;
 use super::mounts::UnitMount;
-use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, unit};
+use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, call, unit};
 use crate::config::{Endpoint, Gluster, GlusterRole, HostAddress, Volume};
 use crate::host::{Host, HostError};
 use crate::process::ProcessError;
+use crate::step::Effect;
 
 const PATIENCE: Duration = Duration::from_mins(3);
 /// The port of glusterd.
@@ -187,21 +188,20 @@ impl Driver for GlusterDriver {
         }
     }
 
-    fn actions(&self) -> Vec<String> {
+    fn actions(&self) -> Vec<Effect> {
         let mut actions = Vec::new();
         if self.gluster.role == GlusterRole::Server {
-            actions.push("systemctl enable and start glusterd.service".to_owned());
+            actions.push(Effect::run(["systemctl", "enable", "--now", "glusterd.service"]));
             if self.is_first() {
-                actions.extend(self.others().map(|other| format!("gluster peer probe {other}")));
-                actions.extend(
-                    self.gluster
-                        .volumes
-                        .iter()
-                        .map(|volume| format!("gluster volume create {}, volume start, once", volume.name)),
-                );
+                let probe = |other: &HostAddress| call("gluster", format!("peer probe {other}"));
+                actions.extend(self.others().map(probe));
+                let make = |volume: &Volume| {
+                    call("gluster", format!("volume create {0}, volume start {0}: once", volume.name))
+                };
+                actions.extend(self.gluster.volumes.iter().map(make));
             }
         }
-        actions.extend(self.mounts.iter().map(|mount| format!("systemctl enable and start {}", mount.unit())));
+        actions.extend(self.mounts.iter().flat_map(|mount| unit::starting(&mount.unit())));
         actions
     }
 

@@ -15,10 +15,13 @@ use serde_json::{Map, Value, json};
 
 use super::kubernetes::{Kubectl, NodeState};
 use super::unit::{self, UnitState, diagnose, last_words};
-use super::{Driver, JoinError, Joiner, Membership, NodeFacts, Offer, RenderedFile, ask_managers, check_seat, yaml};
+use super::{
+    Driver, JoinError, Joiner, Membership, NodeFacts, Offer, RenderedFile, ask_managers, call, check_seat, yaml,
+};
 use crate::config::{HostAddress, K3s, K3sRole, Secret};
 use crate::host::Host;
 use crate::rendezvous::{Asker, Seat, derive_hex};
+use crate::step::Effect;
 
 const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 const TOKEN: &str = "/etc/rancher/k3s/token";
@@ -148,13 +151,14 @@ impl Driver for K3sDriver {
         }
     }
 
-    fn actions(&self) -> Vec<String> {
-        let unit = self.unit();
+    fn actions(&self) -> Vec<Effect> {
         let mut actions = Vec::new();
         if self.k3s.token.is_none() && !self.founds() {
-            actions.push(format!("rendezvous on TCP port {}, then write {TOKEN}", self.k3s.rendezvous_port));
+            let servers = self.k3s.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let request = format!("the token, from {servers} port {}, for {TOKEN}", self.k3s.rendezvous_port);
+            actions.push(call("rendezvous", request));
         }
-        actions.extend([format!("systemctl enable {unit}"), format!("systemctl start {unit}")]);
+        actions.extend(unit::starting(self.unit()));
         actions
     }
 

@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 
 use super::kubernetes::{Kubectl, spki_pin};
 use super::unit::{self, diagnose};
-use super::{Driver, JoinError, Joiner, Membership, NodeFacts, Offer, ask_managers, check_seat, yaml};
+use super::{Driver, JoinError, Joiner, Membership, NodeFacts, Offer, ask_managers, call, check_seat, yaml};
 use crate::config::{HostAddress, Kubeadm, KubeadmRole, Secret};
 use crate::host::{Host, HostError};
 use crate::process::ProcessError;
 use crate::rendezvous::{Asker, Seat};
+use crate::step::Effect;
 
 /// What was begun and what is done: survives with the state partition.
 const MARK: &str = "/var/lib/ingot/kubeadm";
@@ -273,9 +274,18 @@ impl Driver for KubeadmDriver {
         }
     }
 
-    fn actions(&self) -> Vec<String> {
+    fn actions(&self) -> Vec<Effect> {
+        let mut actions = Vec::new();
+        let by_rendezvous = self.kubeadm.token.is_none() && self.kubeadm.discovery.is_none();
+        if self.kubeadm.role != KubeadmRole::Init && by_rendezvous {
+            let managers = self.managers().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let request = format!("token and pin, from {managers} port {}", self.kubeadm.rendezvous_port);
+            actions.push(call("rendezvous", request));
+        }
         let verb = if self.kubeadm.role == KubeadmRole::Init { "init" } else { "join" };
-        vec![format!("kubeadm {verb} --config {SETTINGS}"), "systemctl enable and start kubelet.service".into()]
+        actions.push(Effect::run(["kubeadm", verb, "--config", SETTINGS]));
+        actions.extend(unit::starting("kubelet.service"));
+        actions
     }
 
     fn preflight(&self, host: &dyn Host) -> Result<(), JoinError> {

@@ -39,6 +39,7 @@ pub use scrub::scrub;
 use crate::config::{HostAddress, Join, Secret, System};
 use crate::host::{Host, HostError};
 use crate::rendezvous::{Asker, Grant, NodeIdentity, Refusal, RendezvousError, Seat};
+use crate::step::{Content, Effect};
 
 use engine::Request;
 
@@ -76,6 +77,22 @@ impl RenderedFile {
         Self { path: path.into(), content: Secret::new(content), mode: 0o600, public: false }
     }
 }
+
+impl From<RenderedFile> for Effect {
+    fn from(file: RenderedFile) -> Self {
+        let content =
+            if file.public { Content::Text(file.content.expose().to_owned()) } else { Content::Secret(file.content) };
+        Effect::File { path: file.path, mode: file.mode, content }
+    }
+}
+
+/// A request to something that is no program: for the plan.
+fn call(service: &str, request: impl Into<String>) -> Effect {
+    Effect::Call { service: service.to_owned(), request: request.into() }
+}
+
+/// What starts the container engine.
+const START_DOCKER: [&str; 3] = ["systemctl", "start", "docker.service"];
 
 /// What the node is in its cluster, once it is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,8 +143,17 @@ pub trait Driver: Send + Sync {
     /// What the node will be, in words without secrets.
     fn describe(&self) -> String;
 
-    /// The units and commands of the join, in order, without secrets: for the plan.
-    fn actions(&self) -> Vec<String>;
+    /// What the join starts, runs and asks for after its files are written, in order and without secrets: for the
+    /// plan. What only the machine can say stands in parentheses.
+    fn actions(&self) -> Vec<Effect>;
+
+    /// What joining does to the machine, without a machine and in order: the files of [`Driver::render`], then
+    /// [`Driver::actions`].
+    fn effects(&self) -> Vec<Effect> {
+        // What cannot be rendered yet for want of the machine is an error of the join on the machine.
+        let files = self.render().unwrap_or_default().into_iter().map(Effect::from);
+        files.chain(self.actions()).collect()
+    }
 
     /// Files that must be there before its units start.
     fn render(&self) -> Result<Vec<RenderedFile>, JoinError> {
@@ -199,7 +225,8 @@ pub fn driver(join: &Join, node: NodeFacts) -> Box<dyn Driver> {
 /// # Errors
 /// [`JoinError::Preflight`] with the reason.
 pub fn start_docker(host: &dyn Host) -> Result<(), JoinError> {
-    let started = host.run("systemctl", &["start", "docker.service"], Duration::from_mins(5));
+    let [program, arguments @ ..] = START_DOCKER;
+    let started = host.run(program, &arguments, Duration::from_mins(5));
     started.map_err(|error| JoinError::Preflight(format!("docker.service does not start: {error}")))?;
     let mut last = None;
     for _ in 0..ENGINE_TRIES {

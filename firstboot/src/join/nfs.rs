@@ -5,6 +5,7 @@ use super::mounts::UnitMount;
 use super::{Driver, JoinError, Joiner, Membership, RenderedFile, unit};
 use crate::config::{Endpoint, HostAddress, Nfs};
 use crate::host::Host;
+use crate::step::Effect;
 
 /// The port of NFS.
 const NFS_PORT: u16 = 2049;
@@ -44,8 +45,8 @@ impl Driver for NfsDriver {
         format!("nfs client, mounts {}", self.list())
     }
 
-    fn actions(&self) -> Vec<String> {
-        self.mounts.iter().map(|(_, mount)| format!("systemctl enable and start {}", mount.unit())).collect()
+    fn actions(&self) -> Vec<Effect> {
+        self.mounts.iter().flat_map(|(_, mount)| unit::starting(&mount.unit())).collect()
     }
 
     fn render(&self) -> Result<Vec<RenderedFile>, JoinError> {

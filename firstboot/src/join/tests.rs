@@ -144,15 +144,25 @@ fn mounts_are_read_from_the_kernels_table() {
 #[test]
 fn plans_name_units_and_commands_without_secrets() {
     for (join, expected) in [
-        ("driver = \"docker-swarm\"\nrole = \"worker\"\nmanagers = [\"10.77.0.1\"]", "rendezvous on TCP port 7390"),
-        ("driver = \"k3s\"\nrole = \"agent\"\nservers = [\"10.77.0.1\"]", "systemctl start k3s-agent.service"),
+        (
+            "driver = \"docker-swarm\"\nrole = \"worker\"\nmanagers = [\"10.77.0.1\"]",
+            "ask rendezvous: the worker token, from 10.77.0.1 port 7390",
+        ),
+        (
+            "driver = \"k3s\"\nrole = \"agent\"\nservers = [\"10.77.0.1\"]",
+            "run systemctl start --no-block k3s-agent.service",
+        ),
         (
             "driver = \"kubeadm\"\nrole = \"worker\"\nendpoint = \"10.77.0.1:6443\"",
             "kubeadm join --config /run/ingot/kubeadm.yaml",
         ),
     ] {
         let driver = driver_for(join);
-        let all = format!("{}\n{}", driver.describe(), driver.actions().join("\n"));
+        let all = format!(
+            "{}\n{}",
+            driver.describe(),
+            driver.effects().iter().flat_map(Effect::lines).collect::<Vec<_>>().join("\n")
+        );
         assert!(all.contains(expected) && !all.contains(SECRET), "{all}");
         for file in driver.render().unwrap() {
             assert!(!file.public || !file.content.expose().contains(SECRET), "{}", file.path);

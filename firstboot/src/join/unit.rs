@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::JoinError;
 use crate::host::Host;
+use crate::step::Effect;
 
 /// How long systemd may take to answer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -38,6 +39,11 @@ pub fn start(host: &dyn Host, unit: &str) -> Result<(), JoinError> {
     host.run("systemctl", &["enable", unit], PATIENCE)?;
     host.run("systemctl", &["start", "--no-block", unit], PATIENCE)?;
     Ok(())
+}
+
+/// The same for the plan.
+pub fn starting(unit: &str) -> [Effect; 2] {
+    [Effect::run(["systemctl", "enable", unit]), Effect::run(["systemctl", "start", "--no-block", unit])]
 }
 
 /// Starts a unit anew, with the settings that it now has.

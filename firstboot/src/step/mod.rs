@@ -3,6 +3,7 @@
 //! Takes one setting; gives the machine with that setting and nothing else changed. A step that is cut off by a
 //! power failure is begun again from its start, so each writes whole files and asks for final states, not changes.
 
+mod effect;
 pub mod images;
 mod network;
 mod settings;
@@ -17,6 +18,7 @@ use crate::join::engine::EngineError;
 use crate::journal::Inputs;
 use crate::status::Code;
 
+pub use effect::{Content, Effect, perform};
 pub use images::Archive;
 
 /// How long one program of a step may run.
@@ -94,6 +96,19 @@ impl Step {
             Step::Network(_) => Code::NetworkFailed,
             Step::LoadImages(_) => Code::ImagesFailed,
             _ => Code::StepFailed,
+        }
+    }
+
+    /// What it does to the machine, without a machine: [`Step::apply`] performs the same effects, with what it must
+    /// look at first.
+    pub fn effects(&self) -> Vec<Effect> {
+        match self {
+            Step::Hostname(name) => settings::hostname_effects(name),
+            Step::Timezone(zone) => settings::timezone_effects(zone),
+            Step::SshKeys(keys) => settings::ssh_keys_effects(keys),
+            Step::Network(networks) => network::effects(networks),
+            Step::Ntp(servers) => settings::ntp_effects(servers),
+            Step::LoadImages(archives) => images::effects(archives),
         }
     }
 
