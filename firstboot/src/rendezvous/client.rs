@@ -11,10 +11,14 @@ use crate::config::Secret;
 
 /// How long a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a whole exchange may take, on either side.
+/// How long a node may take to prove itself, as the manager sees it.
 pub const EXCHANGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node waits for all of it. Some clusters take their time to make a token.
+const GRANT_PATIENCE: Duration = Duration::from_mins(1);
+/// How long one message may take to be sent, however long its making took.
+const SEND_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A connection that ends at a fixed moment, however slowly the other side sends.
+/// A connection on which reading ends at a fixed moment, however slowly the other side sends.
 pub struct Timed<'a> {
     stream: &'a TcpStream,
     until: Instant,
@@ -43,7 +47,9 @@ impl Read for Timed<'_> {
 
 impl Write for Timed<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.remaining()?))?;
+        // What the manager sends last may come after the node's time for its proof; it is one bounded message.
+        let left = self.remaining().unwrap_or_default().max(SEND_PATIENCE);
+        self.stream.set_write_timeout(Some(left))?;
         self.stream.write(buffer)
     }
 
@@ -73,7 +79,7 @@ pub fn request(
     now: u64,
 ) -> Result<Grant, RendezvousError> {
     let stream = TcpStream::connect_timeout(&manager, CONNECT_PATIENCE)?;
-    exchange(&mut Timed::new(&stream, EXCHANGE_PATIENCE), fresh_nonce()?, secret, identity, now)
+    exchange(&mut Timed::new(&stream, GRANT_PATIENCE), fresh_nonce()?, secret, identity, now)
 }
 
 /// The exchange itself, over any connection.

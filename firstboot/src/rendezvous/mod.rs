@@ -18,7 +18,7 @@
 //! anything.
 //!
 //! **Freshness** comes from the nonces alone: each side answers only for a nonce that it drew for this very
-//! connection and forgets with it, and a connection lives 10 seconds at most. Clocks do not count: a node on its
+//! connection and forgets with it, and a node has 10 seconds for its proof. Clocks do not count: a node on its
 //! first boot may have none. The times are part of the transcript, so that once the proof is checked the node has a
 //! trustworthy clock to compare its own with: Swarm's certificates need one.
 //!

@@ -293,3 +293,15 @@ fn a_busy_manager_says_when_to_come_back() {
     let told: Vec<Duration> = told.collect();
     assert!(!told.is_empty() && told.iter().all(|after| (1..=120).contains(&after.as_secs())), "{told:?}");
 }
+
+#[test]
+fn a_grant_that_took_its_time_is_still_sent_and_nothing_more_is_read() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut node = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let mut over = Timed::new(&stream, Duration::ZERO);
+    send(&mut over, &Answer { proof: Bytes32([7; 32]) }).unwrap();
+    assert!(receive::<Answer>(&mut node).is_ok());
+    send(&mut node, &Answer { proof: Bytes32([7; 32]) }).unwrap();
+    assert!(matches!(receive::<Answer>(&mut over), Err(RendezvousError::Unreachable(_))));
+}
