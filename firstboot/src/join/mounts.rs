@@ -100,6 +100,30 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn systemd_finds_nothing_wrong_with_a_unit() {
+        let mount = Mount {
+            server: None,
+            source: "/export".into(),
+            target: "/data/models-v2".parse().unwrap(),
+            options: vec!["nconnect=8".into()],
+        };
+        let mount = UnitMount::new(&mount, "10.77.0.10:/export".into(), "nfs", &["nfs4"]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(mount.unit());
+        let verify = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            crate::process::run("systemd-analyze", &["verify", path.to_str().unwrap()], Duration::from_mins(1))
+        };
+        let text = mount.file().content.expose().to_owned();
+        if let Err(crate::process::ProcessError::Start { .. }) = verify(&text) {
+            println!("skipped: there is no systemd-analyze");
+            return;
+        }
+        verify(&text).unwrap();
+        assert!(verify(&text.replace("Where=/data", "Where=/other")).is_err(), "the check can fail");
+    }
+
+    #[test]
     fn unit_names_are_those_of_systemd_escape() {
         for path in ["/data", "/data/models-v2", "/srv/a_b.c/d+e@f", "/.hidden/x", "/a:b/c"] {
             match crate::process::run("systemd-escape", &["--path", path], Duration::from_secs(20)) {
