@@ -98,6 +98,8 @@ pub struct State {
     pub nodes: Vec<(String, String, &'static str)>,
     /// For how long the rendezvous sends the node away, before it answers.
     pub busy: Vec<Duration>,
+    /// Why the engine refuses to join.
+    pub join_refusal: Option<&'static str>,
     /// Commands that fail, by their beginning.
     pub failing: Vec<&'static str>,
     /// What the engine answers to a join: `active` by default.
@@ -249,6 +251,9 @@ impl SimulatedHost {
                     assert!(body.contains("SWMTKN-1-"), "a token is given");
                     if state.disk.swarm == "active" {
                         return answer(503, "{\"message\":\"This node is already part of a swarm.\"}");
+                    }
+                    if let Some(reason) = state.join_refusal {
+                        return answer(500, &format!("{{\"message\":\"{reason}\"}}"));
                     }
                     let end = state.join_leads_to.unwrap_or("active");
                     state.disk.swarm = end.into();

@@ -204,13 +204,9 @@ impl SwarmDriver {
             // The engine goes on trying in the background; the probe sees how it ends.
             Err(_) if message.contains("Timeout was reached") => Ok(()),
             Err(_) if is_unreachable(&message) => Err(JoinError::NoManagerYet(message)),
-            Err(_)
-                if message.contains("invalid join token")
-                    || message.contains("token") && message.contains("expired") =>
-            {
-                Err(JoinError::TokenRefused(message))
-            }
-            Err(_) if message.contains("CA hash") || message.contains("remote CA does not match") => {
+            // The messages are those of swarmkit (ca/config.go, ca/server.go, ca/certificates.go).
+            Err(_) if message.contains("join token") => Err(JoinError::TokenRefused(message)),
+            Err(_) if message.contains("remote CA does not match fingerprint") => {
                 Err(JoinError::WrongAuthority(message))
             }
             Err(error) => Err(error.into()),

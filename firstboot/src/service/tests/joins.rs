@@ -293,6 +293,24 @@ fn refusals_have_their_codes_and_no_secrets() {
         assert!(heard.codes().contains(&code.number()), "{ends_with}: {:?}", heard.codes());
         assert!(!heard.text(code).contains("7d1f0a6e"), "{}", heard.text(code));
     }
+    let swarm = "driver = \"docker-swarm\"\nrole = \"worker\"\nmanagers = [\"10.77.0.10\"]\n";
+    let swarm = format!("{swarm}secret = \"{SECRET}\"\n");
+    for (words, code) in [
+        (
+            "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster",
+            Code::TokenRefused,
+        ),
+        (
+            "error while validating Root CA Certificate: remote CA does not match fingerprint. Expected: ab",
+            Code::ClusterAuthorityWrong,
+        ),
+        ("rpc error: code = Unavailable desc = connection refused", Code::WaitingForManager),
+    ] {
+        let host = machine();
+        host.state().join_refusal = Some(words);
+        let heard = heard_before_giving_up(&host, &swarm);
+        assert!(heard.codes().contains(&code.number()), "{words}: {:?}", heard.codes());
+    }
     // A second living machine of one name, and a dead one.
     let host = machine();
     host.install(KubeadmStandIn { nodes: [("n1".to_owned(), true)].into(), ..KubeadmStandIn::default() });
