@@ -1,10 +1,11 @@
-//! The `firstboot` command: `run` (the service), `status`, `check`, `medium` and `unseal`.
+//! The `firstboot` command: `run` (the service), `status`, `check`, `medium`, `unseal` and `leave`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input; of `status` also 3: the node is on its way.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -12,7 +13,7 @@ use crate::config::{Document, Format, Loaded, MachineMatch, check};
 use crate::host::{Host, RealHost};
 use crate::provider::{BlockDevices, NodeSources, ROLE_DEFAULTS};
 use crate::report::{Report, Reporter, STATUS_FILE, Status, notify, post, read_status, screen, stick, uptime_ms};
-use crate::service::{Service, look_at_plugged_medium, serve, unseal};
+use crate::service::{Service, leave, look_at_plugged_medium, serve, unseal};
 use crate::status::Severity;
 
 /// Makes this machine what its node.toml says, and joins it to its cluster.
@@ -47,6 +48,8 @@ enum Command {
     },
     /// Prints what the screen at the machine shows
     Screen,
+    /// Leaves the cluster, for good: another configuration makes the node join again
+    Leave,
     /// Checks configuration files and says what they make of this or other machines
     Check {
         /// node.toml files, the one that wins last
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Medium => medium(),
         Command::Unseal { forget } => lift_seal(forget),
         Command::Screen => draw(),
+        Command::Leave => leave_cluster(),
         Command::Check { files, role } => check_files(&files, role.as_deref()),
     };
     ExitCode::from(code)
@@ -117,6 +121,7 @@ impl Drop for Ending<'_> {
     }
 }
 
+/// The service; `leave` stops it, because it must not write the journal at the same time.
 const SERVICE: &str = "ingot-firstboot.service";
 
 fn restart_service(host: &RealHost) -> u8 {
@@ -163,6 +168,28 @@ fn lift_seal(forget: bool) -> u8 {
         return 1;
     }
     restart_service(&host)
+}
+
+fn leave_cluster() -> u8 {
+    let host = RealHost::default();
+    let systemctl = |arguments: &[&str]| host.run("systemctl", arguments, Duration::from_mins(1));
+    if let Err(error) = systemctl(&["stop", SERVICE]) {
+        complain(&format!("the service cannot be stopped, so the node does not leave: {error}"));
+        return 1;
+    }
+    let result = leave(&host, &Reporter::new(&host, true));
+    let started = systemctl(&["start", "--no-block", SERVICE]);
+    match (result, started) {
+        (Ok(()), Ok(_)) => 0,
+        (Ok(()), Err(error)) => {
+            complain(&format!("the node has left, but its service does not start again: {error}"));
+            1
+        }
+        (Err(error), _) => {
+            complain(&error.to_string());
+            1
+        }
+    }
 }
 
 fn status(json: bool) -> u8 {

@@ -75,6 +75,12 @@ pub enum Event {
     },
     /// Somebody who is root has lifted the seal; what the node has joined it stays in.
     Unsealed,
+    /// The node has left its cluster by command. It does not join again with the configuration that it left with,
+    /// and is no longer sealed against another.
+    Left {
+        /// The configuration.
+        inputs: Inputs,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,6 +100,7 @@ pub struct Journal<'a> {
     done: BTreeMap<String, Inputs>,
     joined: Option<(String, String)>,
     sealed: bool,
+    left: Option<Inputs>,
     /// How many bytes at the end could not be read and were cut off.
     pub cut_off: u64,
 }
@@ -118,6 +125,7 @@ impl<'a> Journal<'a> {
             done: BTreeMap::new(),
             joined: None,
             sealed: false,
+            left: None,
             cut_off,
         };
         for event in events {
@@ -139,9 +147,15 @@ impl<'a> Journal<'a> {
             }
             Event::Joined { driver, node } => {
                 self.joined = Some((driver, node));
+                self.left = None;
                 self.sealed = true;
             }
             Event::Unsealed => self.sealed = false,
+            Event::Left { inputs } => {
+                self.joined = None;
+                self.left = Some(inputs);
+                self.sealed = false;
+            }
         }
     }
 
@@ -177,6 +191,11 @@ impl<'a> Journal<'a> {
     /// True where the step was done with these inputs and not begun since.
     pub fn is_done(&self, step: &str, inputs: &Inputs) -> bool {
         self.done.get(step) == Some(inputs)
+    }
+
+    /// True where the node has left its cluster with this configuration.
+    pub fn has_left(&self, inputs: &Inputs) -> bool {
+        self.left.as_ref() == Some(inputs)
     }
 
     /// The driver and the node's identity, once it has joined.
@@ -274,7 +293,12 @@ mod tests {
         journal.record(done("a")).unwrap();
         journal.record(begin("b")).unwrap();
         journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into() }).unwrap();
+        let inputs = Inputs::of([&b"c"[..]]);
+        journal.record(Event::Left { inputs: inputs.clone() }).unwrap();
+        assert!(journal.has_left(&inputs) && journal.joined().is_none());
+        journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into() }).unwrap();
         let journal = Journal::open(&host).unwrap();
+        assert!(!journal.has_left(&inputs));
         assert!(journal.is_done("a", &Inputs::of([&b"a"[..]])));
         assert!(!journal.is_done("a", &Inputs::of([&b"other"[..]])));
         assert!(!journal.is_done("b", &Inputs::of([&b"b"[..]])));

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::network::Prefix;
 use crate::config::{Hostname, Join, Machine, NodeConfig};
+use crate::join::{Driver, NodeFacts, driver};
 use crate::step::{Archive, Effect, Step};
 
 /// The steps of a node.
@@ -20,6 +21,10 @@ pub struct Plan {
     pub hardware: Vec<String>,
     /// What it joins at last.
     pub join: Option<Join>,
+    /// The host name that it gets.
+    pub hostname: Hostname,
+    /// The static addresses that it gets.
+    addresses: Vec<std::net::IpAddr>,
 }
 
 /// One step, or the join, with all that it does to the machine.
@@ -48,7 +53,16 @@ impl Plan {
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
         let mut hardware = crate::disk::describe(&config.disks, config.swap.as_ref());
         hardware.extend(crate::tuning::describe(&config.tuning));
-        Self { steps, engine_steps, hardware, join: config.join.clone() }
+        let addresses =
+            config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
+        let hostname = hostname(config, machine);
+        Self { steps, engine_steps, hardware, join: config.join.clone(), hostname, addresses }
+    }
+
+    /// The driver of its join, as far as the node is known from its configuration alone.
+    pub fn driver(&self) -> Option<Box<dyn Driver>> {
+        let node = NodeFacts { hostname: self.hostname.to_string(), addresses: self.addresses.clone() };
+        self.join.as_ref().map(|join| driver(join, node))
     }
 
     /// Everything that the plan does to the machine, in order. Nothing here needs the machine: what a step only finds
@@ -62,8 +76,7 @@ impl Plan {
         });
         let mut all: Vec<Planned> = hardware.collect();
         all.extend(self.steps.iter().chain(&self.engine_steps).map(planned));
-        if let Some(join) = &self.join {
-            let driver = crate::join::driver(join);
+        if let Some(driver) = self.driver() {
             all.push(Planned { name: "join".into(), text: driver.describe(), effects: driver.effects() });
         }
         all
@@ -74,10 +87,13 @@ impl Plan {
         let steps = self.steps.iter().chain(&self.engine_steps);
         let steps = steps.map(|step| format!("{}: {}", step.name(), step.describe()));
         let mut lines: Vec<String> = self.hardware.iter().cloned().chain(steps).collect();
-        lines.push(match &self.join {
-            None => "join: nothing".into(),
-            Some(join) => format!("join: {}", crate::join::driver(join).describe()),
-        });
+        match (&self.join, self.driver()) {
+            (Some(join), Some(driver)) => {
+                lines.extend(join.after.iter().map(|gate| format!("join: waits for {gate}")));
+                lines.push(format!("join: {}", driver.describe()));
+            }
+            _ => lines.push("join: nothing".into()),
+        }
         lines
     }
 }

@@ -95,14 +95,23 @@ codes! {
         "the kernel did not take some settings of [tuning] as they were asked for; the node goes on",
         "/run/ingot/tuning.json has requested and effective value of each; leave out what this machine does not have";
     Preflight = 300, "preflight", Progress, "what the join needs is being started and checked", "";
+    WaitingForGate = 305, "waiting-for-gate", Waiting,
+        "something that join.after names is not up yet; the text says what, why and since when",
+        "bring up what the text names; it is looked at again and again";
     ImagesLoaded = 310, "images-loaded", Progress, "the container images that came with the image are in the engine", "";
     // Joining.
     Joining = 400, "joining", Progress, "the node joins, or founds, its cluster", "";
     WaitingForManager = 410, "waiting-for-manager", Waiting,
         "no manager answers yet, or it has not founded the cluster yet",
         "start the manager; check the addresses under join.managers and that TCP port 7390 reaches it";
+    ClusterBusy = 415, "cluster-busy", Waiting,
+        "the cluster has too much to do at the moment and said when to ask again",
+        "nothing: the node comes back by itself";
     Joined = 500, "joined", Success, "the node is an active member of its cluster", "";
     ReadyNoJoin = 510, "ready-no-join", Success, "everything is applied, and the role joins nothing", "";
+    Left = 520, "left", Waiting,
+        "the node has left its cluster, by command",
+        "plug in a medium with another configuration, flash the image again, or remove the machine";
     // Failures.
     NoDisk = 901, "no-disk", Failure,
         "no disk holds a root that matches the root hash of the boot entry",
@@ -155,6 +164,15 @@ codes! {
     ClockWrong = 950, "clock-wrong", Failure,
         "the clock is wrong and nothing that could tell the time has answered, or the kernel does not let it be set",
         "set the firmware's clock or replace its battery; give `ntp` or `time.https` in node.toml; the node goes on and keeps trying";
+    TokenRefused = 942, "token-refused", Failure,
+        "the cluster does not accept the token: it has expired, was revoked, or is another cluster's",
+        "make a new token and give the node a medium with it, or use join.secret, which needs no token";
+    ClusterAuthorityWrong = 943, "cluster-authority-wrong", Failure,
+        "what answers at the cluster's address is not the cluster that the configuration pins",
+        "check the address and the pin; if both are right, something in between pretends to be the cluster";
+    DuplicateName = 944, "duplicate-name", Failure,
+        "another living machine in the cluster has this node's host name",
+        "give one of the two another hostname; a machine that was flashed again waits until the cluster sees its old self as down";
     Internal = 990, "internal", Failure,
         "the service cannot write its own state",
         "check that /var is mounted and has free space";

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, UnitName, Wwn};
+use super::disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
 use super::fields::Fields;
+use super::join::UnitName;
 use super::problem::Findings;
 use super::quantity::{Bytes, Share, SizeRange};
 use super::tree::{Node, Value};

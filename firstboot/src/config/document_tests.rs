@@ -36,7 +36,7 @@ fn machine_parts_are_laid_over_their_document() {
     assert_eq!(first.config.hostname.unwrap().as_str(), "m1");
     assert_eq!(first.config.timezone.unwrap().as_str(), "Europe/Berlin");
     assert_eq!(first.machines, 2);
-    let Some(crate::config::Join::DockerSwarm(swarm)) = first.config.join else { panic!() };
+    let Some(crate::config::System::DockerSwarm(swarm)) = first.config.join.map(|join| join.system) else { panic!() };
     assert_eq!(swarm.role, crate::config::SwarmRole::Manager);
     assert_eq!(swarm.managers.len(), 1);
     let other = load(&documents, &machine("52:54:00:00:00:02")).unwrap();

@@ -24,6 +24,7 @@ mod disk_values;
 mod document;
 mod explain;
 mod fields;
+mod join;
 pub mod network;
 mod node;
 mod opening;
@@ -43,11 +44,17 @@ mod values;
 
 pub use baked::check_within;
 pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
-pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, UnitName, Wwn};
+pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
 pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, seal_of};
 pub use explain::{Explained, Overridden};
+pub use join::{
+    AbsolutePath, Aiware, BackendAi, BackendAiRole, DRIVERS, Database, DockerSwarm, EXEC_SECRETS, Endpoint, Etcd, Exec,
+    ExecFile, Gate, Gluster, GlusterRole, HttpUrl, JOIN_PROGRAMS, Join, K3s, K3sRole, Kubeadm, KubeadmRole, Label,
+    Mount, Nfs, Pinning, ProgramName, RENDEZVOUS_PORT, Subnet, SwarmRole, System, UnitName, Volume, is_secret_key,
+    is_spki_pin, judge_bootstrap_token, judge_k3s_token,
+};
 pub use network::Network;
-pub use node::{DOCUMENT_KEYS, DRIVERS, DockerSwarm, Join, NodeConfig, RENDEZVOUS_PORT, SwarmRole};
+pub use node::{DOCUMENT_KEYS, NodeConfig};
 pub use opening::{Opener, seal_document};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
@@ -56,7 +63,7 @@ pub use quantity::{Bytes, Share, SizeRange};
 pub use reporting::{ReportTo, TimeFrom, Url};
 pub use sample::SAMPLE;
 pub use seal::{Seal, SiteKey};
-pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
+pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret, judge_credential};
 pub use tree::Origin;
 pub use tuning::{
     Amount, Channels, DiskTuning, InterfaceTuning, LinkMatch, PAGE_SIZES, PageCount, QueueMatch, Tuning, Unit,

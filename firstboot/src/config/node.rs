@@ -4,15 +4,15 @@ use serde::Serialize;
 
 use super::disk::{Disk, Swap, read_disks, read_swap};
 use super::fields::Fields;
+use super::join::{self, Join};
 use super::network::{Network, read_networks};
-use super::problem::{Findings, nearest};
+use super::problem::Findings;
 use super::proxy::{Proxy, read_proxy};
 use super::reporting::{ReportTo, TimeFrom, read_report, read_time};
 use super::seal::{Seal, read_seal};
-use super::secret::{Secret, judge_cluster_secret};
 use super::tree::{Node, Value};
 use super::tuning::{Tuning, read_tuning};
-use super::values::{Advertise, HostAddress, Hostname, SshKey, Timezone, is_swarm_token};
+use super::values::{HostAddress, Hostname, SshKey, Timezone};
 
 /// The keys of a document.
 pub const DOCUMENT_KEYS: &[&str] = &[
@@ -34,14 +34,6 @@ pub const DOCUMENT_KEYS: &[&str] = &[
     "write_back",
     "machine",
 ];
-
-/// The join drivers that this version has.
-pub const DRIVERS: &[&str] = &["docker-swarm"];
-
-const JOIN_KEYS: &[&str] = &["driver", "role", "advertise", "managers", "secret", "token", "rendezvous_port"];
-
-/// The TCP port of the rendezvous, unless `join.rendezvous_port` says otherwise.
-pub const RENDEZVOUS_PORT: u16 = 7390;
 
 /// What one node is to be: complete and valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,41 +70,6 @@ pub struct NodeConfig {
     pub write_back: bool,
 }
 
-/// How the node joins: one variant for each kind of cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "driver", rename_all = "kebab-case")]
-pub enum Join {
-    /// Docker Swarm.
-    DockerSwarm(DockerSwarm),
-}
-
-/// What a node is in a Docker Swarm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DockerSwarm {
-    /// Manager or worker.
-    pub role: SwarmRole,
-    /// What the others reach this node by; found out where it is not given.
-    pub advertise: Option<Advertise>,
-    /// The managers, the one that founds the cluster first.
-    pub managers: Vec<HostAddress>,
-    /// The cluster secret, which the rendezvous proves.
-    pub secret: Option<Secret>,
-    /// A join token, instead of the rendezvous.
-    pub token: Option<Secret>,
-    /// The TCP port of the rendezvous.
-    pub rendezvous_port: u16,
-}
-
-/// A node's role in a swarm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SwarmRole {
-    /// Keeps the cluster's state; the first one founds it.
-    Manager,
-    /// Runs containers.
-    Worker,
-}
-
 /// Whether what is read must be enough to set a node up, or is a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
@@ -136,7 +93,7 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
     });
     let networks = read_networks(&fields, findings);
     let proxy = fields.entry("proxy").and_then(|entry| read_proxy(&entry.node, findings));
-    let join = fields.entry("join").and_then(|entry| read_join(&entry.node, extent, findings));
+    let join = fields.entry("join").and_then(|entry| join::read(&entry.node, extent, findings));
     let config = NodeConfig {
         hostname: fields.parsed("hostname", findings),
         timezone: fields.parsed("timezone", findings),
@@ -155,82 +112,6 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         write_back: fields.boolean("write_back", findings).unwrap_or(true),
     };
     Some(config)
-}
-
-fn read_join(node: &Node, extent: Extent, findings: &mut Findings) -> Option<Join> {
-    let fields = Fields::new(node, "join", JOIN_KEYS, findings)?;
-    let driver = fields.text("driver", findings);
-    match driver {
-        Some(driver) if !DRIVERS.contains(&driver) => {
-            let help = match nearest(driver, DRIVERS.iter().copied()) {
-                Some(near) => format!("did you mean {near:?}? known drivers: {}", DRIVERS.join(", ")),
-                None => format!("known drivers: {}", DRIVERS.join(", ")),
-            };
-            fields.error("driver", format!("unknown driver {driver:?}"), help, findings);
-            return None;
-        }
-        None if extent == Extent::Whole && fields.entry("driver").is_none() => {
-            fields.missing("driver", format!("known drivers: {}", DRIVERS.join(", ")), findings);
-        }
-        _ => {}
-    }
-    read_docker_swarm(&fields, extent, findings).map(Join::DockerSwarm)
-}
-
-fn read_docker_swarm(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Option<DockerSwarm> {
-    let errors_before = findings.errors.len();
-    let role = match fields.text("role", findings) {
-        Some("manager") => Some(SwarmRole::Manager),
-        Some("worker") => Some(SwarmRole::Worker),
-        Some(other) => {
-            fields.error("role", format!("{other:?} is not a role of docker-swarm"), "manager or worker", findings);
-            None
-        }
-        None => None,
-    };
-    let advertise = fields.parsed("advertise", findings);
-    let managers: Vec<HostAddress> = fields.parsed_list("managers", findings);
-    let secret = fields.text("secret", findings).map(Secret::new);
-    if let Some(Err(reason)) = secret.as_ref().map(|secret| judge_cluster_secret(secret.expose())) {
-        let help = "make one with `openssl rand -base64 32` and use it on all nodes of the cluster";
-        fields.error("secret", reason, help, findings);
-    }
-    let token = fields.text("token", findings).map(|token| Secret::new(token.trim()));
-    if token.as_ref().is_some_and(|token| !is_swarm_token(token.expose())) {
-        let help = "it is what `docker swarm join-token -q worker` prints: SWMTKN-1-...";
-        fields.error("token", "is not a Swarm join token, or not a whole one", help, findings);
-    }
-    let port = fields.integer("rendezvous_port", 1..=65535, findings);
-    if extent == Extent::Part || findings.errors.len() > errors_before {
-        return None;
-    }
-    let swarm = DockerSwarm {
-        role: role.or_else(|| {
-            fields.missing("role", "manager or worker", findings);
-            None
-        })?,
-        advertise,
-        managers,
-        secret,
-        token,
-        rendezvous_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(RENDEZVOUS_PORT),
-    };
-    check_docker_swarm(&swarm, fields, findings);
-    Some(swarm)
-}
-
-/// What the keys mean only together.
-fn check_docker_swarm(swarm: &DockerSwarm, fields: &Fields<'_>, findings: &mut Findings) {
-    if swarm.secret.is_none() && swarm.token.is_none() {
-        let help = match swarm.role {
-            SwarmRole::Manager => "the nodes that join it prove this secret; make one with `openssl rand -base64 32`",
-            SwarmRole::Worker => "give the cluster's secret, or a token of `docker swarm join-token -q worker`",
-        };
-        fields.missing("secret", help, findings);
-    }
-    if swarm.managers.is_empty() && (swarm.role == SwarmRole::Worker || swarm.token.is_some()) {
-        fields.missing("managers", "give the address of at least one manager", findings);
-    }
 }
 
 #[cfg(test)]
@@ -263,8 +144,7 @@ mod tests {
         );
         let config = whole(&text).unwrap();
         assert!(!config.networks[0].dhcp.any(), "addresses without dhcp mean static");
-        let Some(Join::DockerSwarm(swarm)) = &config.join else { panic!("{config:?}") };
-        assert_eq!((swarm.role, swarm.rendezvous_port), (SwarmRole::Worker, 7390));
+        assert!(config.join.is_some());
         assert!(!format!("{config:?} {}", serde_json::to_string(&config).unwrap()).contains(SECRET));
     }
 
@@ -284,24 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn join_errors_say_what_is_known() {
-        refused("[join]\ndriver = \"docker-swam\"\n", &["f:2:10: join.driver", "did you mean \"docker-swarm\"?"]);
-        refused("[join]\ndriver = \"nomad\"\n", &["unknown driver \"nomad\"", "known drivers: docker-swarm"]);
-        refused("[join]\ndriver = \"docker-swarm\"\nrole = \"boss\"\n", &["manager or worker"]);
-        refused("[join]\n", &["join.driver: is missing", "join.role: is missing"]);
-        refused(
-            "[join]\ndriver = \"docker-swarm\"\nrole = \"worker\"\n",
-            &["join.secret: is missing", "join.managers: is missing"],
-        );
-        refused("[join]\ndriver = \"docker-swarm\"\nsecret = \"short\"\n", &["f:3:10: join.secret: is shorter"]);
-        refused("[join]\ndriver = \"docker-swarm\"\ntoken = \"SWMTKN-1-x\"\n", &["not a Swarm join token"]);
-        refused("[join]\ndriver = \"docker-swarm\"\nrendezvous_port = 70000\n", &["from 1 to 65535"]);
-    }
-
-    #[test]
     fn a_part_may_lack_keys_but_not_be_wrong() {
         let mut findings = Findings::default();
-        let tree = toml_tree(&std::sync::Arc::from("f"), b"[join]\nrole = \"boss\"\n", &mut findings).unwrap();
+        let tree = toml_tree(&std::sync::Arc::from("f"), b"[join]\ndriver = \"k3s\"\nrole = \"boss\"\n", &mut findings)
+            .unwrap();
         read(&tree, Extent::Part, &mut findings);
         assert_eq!(findings.errors.len(), 1);
         let mut findings = Findings::default();

@@ -148,7 +148,7 @@ mod tests {
     fn secret_of(text: &str, machine: &Machine, keys: &[ConfigKey]) -> Result<String, String> {
         let loaded = load_with(&document(text), machine, Opener::Node(keys)).map_err(|error| error.to_string())?;
         assert!(!format!("{loaded:?}").contains(SECRET));
-        let Some(Join::DockerSwarm(swarm)) = loaded.config.join else { panic!() };
+        let Some(System::DockerSwarm(swarm)) = loaded.config.join.map(|join| join.system) else { panic!() };
         Ok(swarm.secret.unwrap().expose().to_owned())
     }
 

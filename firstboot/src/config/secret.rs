@@ -108,6 +108,47 @@ pub fn judge_cluster_secret(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Passwords and keys that stand in the documentation and the samples of the systems that nodes join.
+const KNOWN_DEFAULTS: &[&str] = &[
+    "k3s_hub_token",
+    "develove",
+    "dbpass",
+    "dbuser",
+    "postgres",
+    "admin",
+    "root",
+    "secret",
+    "test123",
+    "secure-token-",
+    "wjalrxut",
+    "abcdef.0123456789abcdef",
+    "license_key",
+];
+
+/// Those of them that give themselves away inside a longer text too.
+const DEFAULT_PARTS: &[&str] = &["secure-token-", "wjalrxut", "k3s_hub_token"];
+
+/// Judges a password, key or token that another system made, so that its form is that system's own: it must be no
+/// sample, no default, and no shorter than eight characters.
+///
+/// # Errors
+/// What is wrong with it, in words that do not repeat it.
+pub fn judge_credential(text: &str) -> Result<(), &'static str> {
+    let lower = text.to_lowercase();
+    let known = |word: &&str| lower == **word || (DEFAULT_PARTS.contains(word) && lower.contains(*word));
+    if text == SAMPLE_SECRET || PLACEHOLDERS.iter().any(|word| lower.contains(word)) || KNOWN_DEFAULTS.iter().any(known)
+    {
+        return Err("is a sample, a default or a placeholder");
+    }
+    if text.chars().any(char::is_control) || text.trim() != text {
+        return Err("has control characters or blanks around it");
+    }
+    if text.chars().count() < 8 {
+        return Err("is shorter than 8 characters");
+    }
+    Ok(())
+}
+
 /// The information that the frequencies of the characters admit, in bits: an upper bound for guessing it.
 #[allow(clippy::cast_precision_loss)] // counts of at most a few thousand characters
 fn entropy_bits(characters: &[char]) -> f64 {
@@ -142,6 +183,25 @@ mod tests {
             "Zug fährt Ölkanne 71 über Quitten, jeder Wolf",
         ] {
             assert_eq!(judge_cluster_secret(good), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn known_defaults_are_refused_and_real_credentials_are_not() {
+        for bad in [
+            "develove",
+            "K3S_hub_token",
+            "postgres",
+            "",
+            "short",
+            "secure-token-abc123",
+            " padded-secret",
+            "a\nbcdefgh",
+        ] {
+            assert!(judge_credential(bad).is_err(), "{bad}");
+        }
+        for good in ["7d1f0a6e-2c9d-4475-be01-a2b3c4d59687", "postgres-8fK2mQx", "n0t-a-def4ult"] {
+            assert_eq!(judge_credential(good), Ok(()), "{good}");
         }
     }
 

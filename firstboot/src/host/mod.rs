@@ -13,7 +13,7 @@ pub mod simulated;
 #[cfg(test)]
 pub mod simulated_disks;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -149,6 +149,8 @@ pub trait Host: Sync {
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError>;
     /// Asks a server over HTTP, once.
     fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError>;
+    /// Whether something accepts TCP connections there; the connection is closed at once.
+    fn connect(&self, to: SocketAddr, limit: Duration) -> std::io::Result<()>;
     /// Asks the container engine.
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError>;
     /// Asks a manager's rendezvous for a join token.

@@ -244,6 +244,10 @@ impl Host for RealHost {
         http::exchange(self, request, &variable)
     }
 
+    fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<()> {
+        std::net::TcpStream::connect_timeout(&to, limit).map(drop)
+    }
+
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
         let request = match request.body {
             Body::Archive(path) => Request { body: Body::Archive(&self.path(&path.to_string_lossy())), ..*request },

@@ -6,8 +6,8 @@
 pub mod power;
 pub mod stick;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,6 +44,40 @@ pub struct Disk {
     pub joined: u32,
     pub left: u32,
     pub loads: u32,
+    /// What the stand-ins of programs keep there.
+    pub notes: BTreeMap<String, String>,
+}
+
+/// What a program that ended with an error leaves: its exit status and the end of what it printed.
+pub type Ended = (i32, String);
+
+/// What a program of the image sees of the machine.
+pub struct Around<'a> {
+    pub disk: &'a mut Disk,
+    pub run_files: &'a mut BTreeMap<String, (Vec<u8>, u32)>,
+}
+
+impl Around<'_> {
+    /// A file's text and mode, also of those below `/run`.
+    pub fn file(&self, path: &str) -> Option<(String, u32)> {
+        let (bytes, mode) = self.disk.files.get(path).or_else(|| self.run_files.get(path))?;
+        Some((String::from_utf8_lossy(bytes).into_owned(), *mode))
+    }
+}
+
+/// A stand-in for a program of the image, and for the cluster that it talks to.
+pub trait Program: Send {
+    /// Runs a command; `None` where it is not this program's.
+    fn run(&mut self, command: &[&str], around: &mut Around<'_>) -> Option<Result<String, Ended>>;
+
+    /// What a power cut in the middle of a command leaves.
+    fn half(&mut self, _command: &[&str], _around: &mut Around<'_>) {}
+
+    /// The power comes back.
+    fn reboot(&mut self, _around: &mut Around<'_>) {}
+
+    /// Time passes.
+    fn sleep(&mut self, _duration: Duration) {}
 }
 
 /// The machine.
@@ -73,12 +107,23 @@ pub struct State {
     pub answers: BTreeMap<String, Vec<Result<HttpResponse, HttpReason>>>,
     /// The requests that were made, bodies included.
     pub requests: Vec<(Method, String, Vec<u8>)>,
+    /// The nodes that the swarm's managers know: identity, host name, state.
+    pub nodes: Vec<(String, String, &'static str)>,
+    /// For how long the rendezvous sends the node away, before it answers.
+    pub busy: Vec<Duration>,
+    /// Why the engine refuses to join.
+    pub join_refusal: Option<&'static str>,
     /// Commands that fail, by their beginning.
     pub failing: Vec<&'static str>,
     /// What the engine answers to a join: `active` by default.
     pub join_leads_to: Option<&'static str>,
     /// How many sleeps a `pending` join takes to become active.
     pub pending_sleeps: u32,
+    /// Where something accepts connections.
+    pub open_ports: BTreeSet<SocketAddr>,
+    /// Files below `/run`; lost at a reboot.
+    pub run_files: BTreeMap<String, (Vec<u8>, u32)>,
+    pub programs: Vec<Box<dyn Program>>,
     /// Actions so far, and the point at which the plug is pulled: three points for each action.
     pub points: u64,
     pub plug: Option<u64>,
@@ -101,6 +146,17 @@ pub struct Time {
     pub dates: Vec<(String, Result<ServerDate, String>)>,
     /// How often a server was asked.
     pub asked: u32,
+}
+
+impl State {
+    /// Asks the programs in turn until one has an answer.
+    fn with_programs<R>(&mut self, mut ask: impl FnMut(&mut dyn Program, &mut Around<'_>) -> Option<R>) -> Option<R> {
+        let mut programs = std::mem::take(&mut self.programs);
+        let mut around = Around { disk: &mut self.disk, run_files: &mut self.run_files };
+        let answer = programs.iter_mut().find_map(|program| ask(&mut **program, &mut around));
+        self.programs = programs;
+        answer
+    }
 }
 
 impl SimulatedHost {
@@ -131,11 +187,21 @@ impl SimulatedHost {
         state.plug = None;
         state.volatile = Volatile { read_only: state.volatile.read_only.clone(), ..Volatile::default() };
         state.power.plug_at = None;
+        state.run_files.clear();
+        state.with_programs(|program, around| {
+            program.reboot(around);
+            None::<()>
+        });
         state.hostname = state
             .disk
             .files
             .get("/etc/hostname")
             .map_or_else(String::new, |(bytes, _)| String::from_utf8_lossy(bytes).trim().to_owned());
+    }
+
+    /// Adds a stand-in for a program.
+    pub fn install(&self, program: impl Program + 'static) {
+        self.state().programs.push(Box::new(program));
     }
 
     pub fn text(&self, path: &str) -> String {
@@ -181,6 +247,29 @@ impl SimulatedHost {
         )
     }
 
+    /// Removes a node from the swarm that this machine is a manager of.
+    fn delete(&self, path: &str) -> Response {
+        let id = path.trim_start_matches("/nodes/").trim_end_matches("?force=true").to_owned();
+        self.act(
+            |_| {},
+            |state| {
+                let before = state.nodes.len();
+                state.nodes.retain(|node| node.0 != id);
+                Response { status: if state.nodes.len() < before { 200 } else { 404 }, body: Vec::new() }
+            },
+        )
+    }
+
+    fn nodes(state: &State) -> String {
+        let one = |(id, hostname, status): &(String, String, &str)| {
+            format!(
+                "{{\"ID\":\"{id}\",\"Version\":{{\"Index\":7}},\"Spec\":{{\"Role\":\"worker\"}},\
+                 \"Description\":{{\"Hostname\":\"{hostname}\"}},\"Status\":{{\"State\":\"{status}\"}}}}"
+            )
+        };
+        format!("[{}]", state.nodes.iter().map(one).collect::<Vec<_>>().join(","))
+    }
+
     fn post(&self, path: &str, body: &str) -> Response {
         let answer = |status, body: &str| Response { status, body: body.as_bytes().to_vec() };
         match path {
@@ -202,6 +291,9 @@ impl SimulatedHost {
                     assert!(body.contains("SWMTKN-1-"), "a token is given");
                     if state.disk.swarm == "active" {
                         return answer(503, "{\"message\":\"This node is already part of a swarm.\"}");
+                    }
+                    if let Some(reason) = state.join_refusal {
+                        return answer(500, &format!("{{\"message\":\"{reason}\"}}"));
                     }
                     let end = state.join_leads_to.unwrap_or("active");
                     state.disk.swarm = end.into();
@@ -239,11 +331,14 @@ impl Host for SimulatedHost {
         if !shown.is_empty() {
             return Ok(Some([self.text(path).as_bytes(), shown.as_bytes()].concat()));
         }
-        Ok(self.state().disk.files.get(path).map(|(bytes, _)| bytes.clone()))
+        let state = self.state();
+        let file = state.disk.files.get(path).or_else(|| state.run_files.get(path));
+        Ok(file.map(|(bytes, _)| bytes.clone()))
     }
 
     fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError> {
         if path.starts_with("/run/") {
+            self.state().run_files.insert(path.into(), (bytes.to_vec(), mode));
             return Ok(());
         }
         files::write_durable(self, Path::new(path), bytes, mode).map_err(HostError::file("write", path))
@@ -258,6 +353,10 @@ impl Host for SimulatedHost {
     }
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
+        if path.starts_with("/run/") {
+            self.state().run_files.remove(path);
+            return Ok(());
+        }
         files::remove_durable(self, Path::new(path)).map_err(HostError::file("remove", path))
     }
 
@@ -268,7 +367,10 @@ impl Host for SimulatedHost {
     fn exists(&self, path: &str) -> bool {
         let state = self.state();
         let mapped = path.strip_prefix("/dev/mapper/").is_some_and(|name| state.volatile.mapped.contains(name));
-        mapped || state.disk.files.contains_key(path) || state.volatile.directories.contains(path)
+        mapped
+            || state.run_files.contains_key(path)
+            || state.disk.files.contains_key(path)
+            || state.volatile.directories.contains(path)
     }
 
     fn names(&self, path: &str) -> Result<Vec<String>, HostError> {
@@ -345,8 +447,15 @@ impl Host for SimulatedHost {
     fn run(&self, program: &str, arguments: &[&str], _: Duration) -> Result<Vec<u8>, HostError> {
         let command = format!("{program} {}", arguments.join(" "));
         self.state().power.doing.clone_from(&command);
+        let words: Vec<&str> = std::iter::once(program).chain(arguments.iter().copied()).collect();
         self.act(
-            |state| drop(simulated_disks::run(state, program, arguments, false)),
+            |state| {
+                drop(simulated_disks::run(state, program, arguments, false));
+                state.with_programs(|program, around| {
+                    program.half(&words, around);
+                    None::<()>
+                });
+            },
             |state| {
                 if state.failing.iter().any(|failing| command.starts_with(failing)) {
                     let failed = ProcessError::Failed { command, status: "exit status 1".into(), tail: "no".into() };
@@ -354,8 +463,15 @@ impl Host for SimulatedHost {
                 }
                 state.docker_runs |= command == "systemctl start docker.service";
                 let said = simulated_disks::run(state, program, arguments, true);
+                let answer = state.with_programs(|program, around| program.run(&words, around));
                 state.commands.push(command.clone());
-                said.map_err(|tail| ProcessError::Failed { command, status: "exit status 1".into(), tail }.into())
+                let failed = |status: String, tail: String| ProcessError::Failed { command, status, tail }.into();
+                match (said, answer) {
+                    (Err(tail), _) => Err(failed("exit status 1".into(), tail)),
+                    (Ok(said), None) => Ok(said),
+                    (Ok(_), Some(Ok(output))) => Ok(output.into_bytes()),
+                    (Ok(_), Some(Err((code, tail)))) => Err(failed(format!("exit status: {code}"), tail)),
+                }
             },
         )
     }
@@ -406,6 +522,10 @@ impl Host for SimulatedHost {
         .map_err(|reason| HttpError::new(request.url, reason))
     }
 
+    fn connect(&self, to: SocketAddr, _: Duration) -> std::io::Result<()> {
+        if self.state().open_ports.contains(&to) { Ok(()) } else { Err(std::io::ErrorKind::ConnectionRefused.into()) }
+    }
+
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {
         self.state().power.doing = format!("engine {} {}", request.method, request.path);
         let answer = |status, body: &str| Ok(Response { status, body: body.as_bytes().to_vec() });
@@ -418,6 +538,8 @@ impl Host for SimulatedHost {
             ("GET", "/swarm", _) => {
                 answer(200, "{\"JoinTokens\":{\"Worker\":\"SWMTKN-1-w\",\"Manager\":\"SWMTKN-1-m\"}}")
             }
+            ("GET", "/nodes", _) => answer(200, &Self::nodes(&self.state())),
+            ("DELETE", path, _) => Ok(self.delete(path)),
             ("GET", path, _) if path.starts_with("/images/") => {
                 let tag = path.trim_start_matches("/images/").trim_end_matches("/json");
                 let loaded = self.state().disk.images.iter().any(|image| image == tag);
@@ -440,6 +562,9 @@ impl Host for SimulatedHost {
 
     fn rendezvous(&self, _: IpAddr, _: u16, _: &Secret, _: &NodeIdentity) -> Result<Grant, RendezvousError> {
         let mut state = self.state();
+        if !state.busy.is_empty() {
+            return Err(RendezvousError::Busy(state.busy.remove(0)));
+        }
         let answer = if state.rendezvous.len() > 1 { state.rendezvous.remove(0) } else { state.rendezvous[0] };
         answer.map(|(token, time)| Grant { token: Secret::new(token), time }).map_err(RendezvousError::Refused)
     }
@@ -495,6 +620,10 @@ impl Host for SimulatedHost {
         state.slept += duration;
         let slept = state.slept;
         state.power.fault.take_if(|fault| fault.until <= slept);
+        state.with_programs(|program, _| {
+            program.sleep(duration);
+            None::<()>
+        });
         assert!(state.slept < Duration::from_hours(24), "the service waits for something that never comes");
         if state.disk.swarm == "pending" && state.pending_sleeps > 0 {
             state.pending_sleeps -= 1;

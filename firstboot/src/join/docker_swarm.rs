@@ -1,7 +1,11 @@
 //! Docker Swarm, over the Engine API: `/info`, `/swarm`, `/swarm/init`, `/swarm/join`, `/swarm/leave`.
 //!
-//! The first manager founds the cluster; its token comes into being there and goes to the others by the rendezvous.
-//! A token pins the cluster's certificate authority, so a node cannot be lured into another cluster.
+//! The first manager founds the cluster; its tokens come into being there and go to the others by the rendezvous: the
+//! worker's to every node that proves the secret, the manager's only to addresses that the configuration lists as
+//! managers. A token pins the cluster's certificate authority, so a node cannot be lured into another cluster.
+//!
+//! The engine keeps the node's identity on the state partition. Where that was lost, a manager removes the dead node
+//! of the same name when the new one asks.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,19 +14,17 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::engine::{Body, EngineError, Request, Response};
-use super::{Driver, JoinError, Joiner, Membership, Offer, START_DOCKER, start_docker};
-use crate::clock;
+use super::kubernetes::alive;
+use super::{Driver, JoinError, Joiner, Membership, Offer, START_DOCKER, ask_managers, call, check_seat, start_docker};
 use crate::config::{Advertise, DockerSwarm, HostAddress, Secret, SwarmRole};
-use crate::host::{Host, HostError};
-use crate::rendezvous::{Grant, Refusal, RendezvousError};
+use crate::host::Host;
+use crate::rendezvous::{Asker, Seat};
 use crate::step::Effect;
 
 /// The port of Swarm's managers.
 const SWARM_PORT: u16 = 2377;
 const INIT: &str = "/swarm/init";
 const JOIN: &str = "/swarm/join";
-/// A clock that is off by more is set to the manager's, unless a time server has set it.
-const CLOCK_TOLERANCE_SECONDS: u64 = 30;
 /// How long a pending join may stay pending before it is given up, in seconds.
 const PENDING_SECONDS: u32 = 60;
 
@@ -50,6 +52,37 @@ struct SwarmInfo {
     remote_managers: Option<Vec<RemoteManager>>,
 }
 
+/// A node as the managers know it (`Node` of the Engine API).
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SwarmNode {
+    #[serde(rename = "ID")]
+    id: String,
+    version: ObjectVersion,
+    spec: serde_json::Value,
+    description: NodeDescription,
+    status: NodeStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ObjectVersion {
+    index: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NodeDescription {
+    #[serde(default)]
+    hostname: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NodeStatus {
+    state: String,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RemoteManager {
@@ -67,21 +100,9 @@ impl SwarmDriver {
         Ok(decode::<Info>(&answer)?.swarm)
     }
 
-    /// Founds the cluster, where this node is the one to do so.
+    /// Founds the cluster.
     fn found(&self, joiner: &Joiner<'_>) -> Result<(), JoinError> {
-        let own: Vec<IpAddr> = joiner.host.addresses()?.into_iter().map(|found| found.address).collect();
-        // Two managers with one configuration must not become two clusters: the first one named founds it.
-        if let Some(first) = self.swarm.managers.first() {
-            let advertised = matches!((&self.swarm.advertise, first),
-                (Some(Advertise::Ip(own)), HostAddress::Ip(first)) if own == first);
-            let is_own = advertised || joiner.host.resolve(first)?.iter().any(|address| own.contains(address));
-            if !is_own {
-                return Err(JoinError::Contradiction(format!(
-                    "{first}, the first of join.managers, founds the cluster, and is not an address of this node; \
-                     give this manager a token of `docker swarm join-token -q manager`"
-                )));
-            }
-        }
+        let own = own_addresses(joiner.host)?;
         let advertise = self.advertise(joiner.host, &own)?;
         let v6 = matches!(advertise, Advertise::Ip(IpAddr::V6(_)));
         let answer = post(joiner.host, INIT, &init_body(v6, &advertise.to_string()))?;
@@ -90,6 +111,15 @@ impl SwarmDriver {
         }
         answer.accepted("to found a swarm")?;
         Ok(())
+    }
+
+    /// Two managers with one configuration must not become two clusters: the first one named founds it.
+    fn is_first(&self, host: &dyn Host) -> Result<bool, JoinError> {
+        let Some(first) = self.swarm.managers.first() else { return Ok(true) };
+        let advertised = matches!((&self.swarm.advertise, first),
+            (Some(Advertise::Ip(own)), HostAddress::Ip(first)) if own == first);
+        let own = own_addresses(host)?;
+        Ok(advertised || host.resolve(first)?.iter().any(|address| own.contains(address)))
     }
 
     /// What the others reach this manager by.
@@ -118,29 +148,39 @@ impl SwarmDriver {
         }
     }
 
-    /// Asks each manager in turn for a token. Nodes begin with different managers, so that they share the load.
-    fn ask_for_token(&self, joiner: &Joiner<'_>, secret: &Secret) -> Result<(SocketAddr, Secret), JoinError> {
-        let mut last = JoinError::NoManagerYet("join.managers names no manager".into());
-        let spread = joiner.identity.id.bytes().map(usize::from).sum::<usize>() % self.swarm.managers.len().max(1);
-        for manager in self.swarm.managers.iter().cycle().skip(spread).take(self.swarm.managers.len()) {
-            let addresses = match joiner.host.resolve(manager) {
-                Ok(addresses) => addresses,
-                Err(error) => {
-                    last = worse(last, error.into());
-                    continue;
-                }
-            };
-            for address in addresses {
-                match joiner.host.rendezvous(address, self.swarm.rendezvous_port, secret, &joiner.identity) {
-                    Ok(Grant { token, time }) => {
-                        trust_clock(joiner.host, time)?;
-                        return Ok(((address, SWARM_PORT).into(), token));
-                    }
-                    Err(error) => last = worse(last, rendezvous_error(manager, address, error)),
-                }
+    /// Joins with the token that a manager gives.
+    fn join_by_rendezvous(&self, joiner: &Joiner<'_>) -> Result<(), JoinError> {
+        let (seat, secret) = match self.swarm.role {
+            SwarmRole::Manager => (Seat::Manager, self.swarm.manager_secret.as_ref().or(self.swarm.secret.as_ref())),
+            SwarmRole::Worker => (Seat::Worker, self.swarm.secret.as_ref()),
+        };
+        let secret =
+            secret.ok_or_else(|| JoinError::Contradiction("joining needs join.secret or join.token".into()))?;
+        let (manager, token) = ask_managers(joiner, &self.swarm.managers, self.swarm.rendezvous_port, secret, seat)?;
+        self.join(joiner, &[(manager, SWARM_PORT).into()], &token)
+    }
+
+    /// Removes the dead nodes of a name.
+    fn make_room(host: &dyn Host, name: &str) -> Result<(), JoinError> {
+        let answer = host.engine(&Request::get("/nodes"))?.accepted("to list the nodes")?;
+        let nodes: Vec<SwarmNode> = decode(&answer)?;
+        for node in nodes.into_iter().filter(|node| node.description.hostname == name) {
+            if node.status.state == "ready" {
+                return Err(JoinError::DuplicateName(alive(name)));
+            }
+            if node.spec["Role"] == json!("manager") {
+                // Only a worker can be removed, and a dead manager cannot step down by itself.
+                let mut spec = node.spec.clone();
+                spec["Role"] = json!("worker");
+                let path = format!("/nodes/{}/update?version={}", node.id, node.version.index);
+                post(host, &path, &spec)?.accepted("to make a dead manager a worker")?;
+            }
+            let removed = host.engine(&Request::delete(&format!("/nodes/{}?force=true", node.id)))?;
+            if removed.status != 404 {
+                removed.accepted("to remove a dead node")?;
             }
         }
-        Err(last)
+        Ok(())
     }
 
     fn join(&self, joiner: &Joiner<'_>, managers: &[SocketAddr], token: &Secret) -> Result<(), JoinError> {
@@ -153,8 +193,8 @@ impl SwarmDriver {
                 .map_or_else(String::new, |address| address.to_string()),
         };
         let v6 = managers.first().is_some_and(SocketAddr::is_ipv6);
-        let managers: Vec<String> = managers.iter().map(ToString::to_string).collect();
-        let answer = post(joiner.host, JOIN, &join_body(v6, &advertise, &managers, token.expose()))?;
+        let remote: Vec<String> = managers.iter().map(ToString::to_string).collect();
+        let answer = post(joiner.host, JOIN, &join_body(v6, &advertise, &remote, token.expose()))?;
         if is_already_member(&answer) {
             return Ok(());
         }
@@ -164,6 +204,11 @@ impl SwarmDriver {
             // The engine goes on trying in the background; the probe sees how it ends.
             Err(_) if message.contains("Timeout was reached") => Ok(()),
             Err(_) if is_unreachable(&message) => Err(JoinError::NoManagerYet(message)),
+            // The messages are those of swarmkit (ca/config.go, ca/server.go, ca/certificates.go).
+            Err(_) if message.contains("join token") => Err(JoinError::TokenRefused(message)),
+            Err(_) if message.contains("remote CA does not match fingerprint") => {
+                Err(JoinError::WrongAuthority(message))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -177,43 +222,14 @@ impl Driver for SwarmDriver {
     fn describe(&self) -> String {
         let managers = self.swarm.managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match (self.swarm.role, &self.swarm.token) {
+            (SwarmRole::Manager, None) if self.swarm.managers.len() > 1 => {
+                format!("docker-swarm manager of {managers}, the first of which founds the cluster")
+            }
             (SwarmRole::Manager, None) => "docker-swarm manager that founds the cluster".into(),
             (SwarmRole::Manager, Some(_)) => format!("docker-swarm manager, joins {managers} with a token"),
             (SwarmRole::Worker, Some(_)) => format!("docker-swarm worker, joins {managers} with a token"),
             (SwarmRole::Worker, None) => format!("docker-swarm worker, asks {managers} for a token"),
         }
-    }
-
-    fn effects(&self) -> Vec<Effect> {
-        let swarm = &self.swarm;
-        let call = |service: &str, request: String| Effect::Call { service: service.into(), request };
-        let mut effects = vec![Effect::run(START_DOCKER)];
-        let given = swarm.advertise.as_ref().map(ToString::to_string);
-        if swarm.token.is_none() && swarm.role == SwarmRole::Manager {
-            let v6 = matches!(swarm.advertise, Some(Advertise::Ip(IpAddr::V6(_))));
-            let first = swarm.managers.first().map(ToString::to_string);
-            let advertise = given.or(first).unwrap_or_else(|| "(this node's only address)".into());
-            effects.push(call("docker", format!("POST {INIT} {}", init_body(v6, &advertise))));
-            return effects;
-        }
-        if swarm.token.is_none() {
-            let managers = swarm.managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-            let request = format!("the worker token, from {managers} port {}", swarm.rendezvous_port);
-            effects.push(call("rendezvous", request));
-        }
-        let v6 = matches!(swarm.managers.first(), Some(HostAddress::Ip(IpAddr::V6(_))));
-        let managers: Vec<String> = swarm
-            .managers
-            .iter()
-            .map(|manager| match manager {
-                HostAddress::Ip(address) => SocketAddr::new(*address, SWARM_PORT).to_string(),
-                HostAddress::Name(name) => format!("{name}:{SWARM_PORT}"),
-            })
-            .collect();
-        let advertise = given.unwrap_or_else(|| "(the address towards the manager)".into());
-        let body = join_body(v6, &advertise, &managers, "(secret)");
-        effects.push(call("docker", format!("POST {JOIN} {body}")));
-        effects
     }
 
     fn preflight(&self, host: &dyn Host) -> Result<(), JoinError> {
@@ -264,8 +280,8 @@ impl Driver for SwarmDriver {
             // What never came to be is given up, so that the next attempt has a fresh token and fresh addresses.
             _ => self.leave(host)?,
         }
-        match (&self.swarm.token, self.swarm.role, &self.swarm.secret) {
-            (Some(token), _, _) => {
+        match (&self.swarm.token, self.swarm.role) {
+            (Some(token), _) => {
                 let mut managers = Vec::new();
                 for manager in &self.swarm.managers {
                     managers
@@ -273,14 +289,8 @@ impl Driver for SwarmDriver {
                 }
                 self.join(joiner, &managers, token)
             }
-            (None, SwarmRole::Manager, _) => self.found(joiner),
-            (None, SwarmRole::Worker, Some(secret)) => {
-                let (manager, token) = self.ask_for_token(joiner, secret)?;
-                self.join(joiner, &[manager], &token)
-            }
-            (None, SwarmRole::Worker, None) => {
-                Err(JoinError::Contradiction("a worker needs join.secret or join.token".into()))
-            }
+            (None, SwarmRole::Manager) if self.is_first(host)? => self.found(joiner),
+            (None, _) => self.join_by_rendezvous(joiner),
         }
     }
 
@@ -293,12 +303,48 @@ impl Driver for SwarmDriver {
         Ok(())
     }
 
-    fn offer(&self) -> Option<Offer> {
-        let secret = self.swarm.secret.clone().filter(|_| self.swarm.role == SwarmRole::Manager)?;
-        Some(Offer { port: self.swarm.rendezvous_port, secret })
+    fn actions(&self) -> Vec<Effect> {
+        let swarm = &self.swarm;
+        let mut effects = vec![Effect::run(START_DOCKER)];
+        let given = swarm.advertise.as_ref().map(ToString::to_string);
+        if swarm.token.is_none() && swarm.role == SwarmRole::Manager && swarm.managers.len() < 2 {
+            let v6 = matches!(swarm.advertise, Some(Advertise::Ip(IpAddr::V6(_))));
+            let first = swarm.managers.first().map(ToString::to_string);
+            let advertise = given.or(first).unwrap_or_else(|| "(this node's only address)".into());
+            effects.push(call("docker", format!("POST {INIT} {}", init_body(v6, &advertise))));
+            return effects;
+        }
+        if swarm.token.is_none() {
+            let managers = swarm.managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let role = if swarm.role == SwarmRole::Manager { "manager" } else { "worker" };
+            let request = format!("the {role} token, from {managers} port {}", swarm.rendezvous_port);
+            effects.push(call("rendezvous", request));
+        }
+        let v6 = matches!(swarm.managers.first(), Some(HostAddress::Ip(IpAddr::V6(_))));
+        let managers: Vec<String> = swarm
+            .managers
+            .iter()
+            .map(|manager| match manager {
+                HostAddress::Ip(address) => SocketAddr::new(*address, SWARM_PORT).to_string(),
+                HostAddress::Name(name) => format!("{name}:{SWARM_PORT}"),
+            })
+            .collect();
+        let advertise = given.unwrap_or_else(|| "(the address towards the manager)".into());
+        let body = join_body(v6, &advertise, &managers, "(secret)");
+        effects.push(call("docker", format!("POST {JOIN} {body}")));
+        effects
     }
 
-    fn token(&self, host: &dyn Host) -> Result<Secret, JoinError> {
+    fn secrets(&self) -> Vec<&Secret> {
+        [&self.swarm.token, &self.swarm.secret, &self.swarm.manager_secret].into_iter().flatten().collect()
+    }
+
+    fn offer(&self) -> Option<Offer> {
+        let secret = self.swarm.secret.clone().filter(|_| self.swarm.role == SwarmRole::Manager)?;
+        Some(Offer { port: self.swarm.rendezvous_port, secret, manager_secret: self.swarm.manager_secret.clone() })
+    }
+
+    fn admit(&self, host: &dyn Host, asker: &Asker) -> Result<Secret, JoinError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Swarm {
@@ -308,13 +354,21 @@ impl Driver for SwarmDriver {
         #[serde(rename_all = "PascalCase")]
         struct JoinTokens {
             worker: String,
+            manager: String,
         }
+        check_seat(host, &self.swarm.managers, asker)?;
         let answer = host.engine(&Request::get("/swarm"))?.accepted("to show the swarm")?;
-        Ok(Secret::new(decode::<Swarm>(&answer)?.join_tokens.worker))
+        let tokens = decode::<Swarm>(&answer)?.join_tokens;
+        Self::make_room(host, &asker.identity.hostname)?;
+        Ok(Secret::new(if asker.identity.seat == Seat::Manager { tokens.manager } else { tokens.worker }))
     }
 }
 
-/// All addresses of this node, of one family.
+fn own_addresses(host: &dyn Host) -> Result<Vec<IpAddr>, JoinError> {
+    Ok(host.addresses()?.into_iter().map(|found| found.address).collect())
+}
+
+/// Where the engine listens for the other nodes.
 fn listen(v6: bool) -> String {
     let address = if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, SWARM_PORT)) } else { ([0; 4], SWARM_PORT).into() };
     address.to_string()
@@ -351,32 +405,4 @@ fn is_unreachable(message: &str) -> bool {
     ]
     .iter()
     .any(|sign| message.contains(sign))
-}
-
-fn rendezvous_error(manager: &HostAddress, address: IpAddr, error: RendezvousError) -> JoinError {
-    let name = match manager {
-        HostAddress::Ip(_) => address.to_string(),
-        HostAddress::Name(name) => format!("{name} ({address})"),
-    };
-    match error {
-        RendezvousError::Unreachable(_) | RendezvousError::Refused(Refusal::NotReady | Refusal::Busy) => {
-            JoinError::NoManagerYet(format!("{name}: {error}"))
-        }
-        source => JoinError::Rendezvous { manager: name, source },
-    }
-}
-
-/// Of two managers' answers the one that says more: a wrong secret over an unreachable machine.
-fn worse(a: JoinError, b: JoinError) -> JoinError {
-    if matches!(a, JoinError::Rendezvous { .. }) { a } else { b }
-}
-
-/// Sets the clock to the manager's proven one where it is far off and no time server has set it: a certificate that
-/// begins today is not valid for a node whose clock says last year.
-fn trust_clock(host: &dyn Host, managers: u64) -> Result<(), HostError> {
-    let own = host.now();
-    if !clock::is_synchronised(host) && own.abs_diff(managers) > CLOCK_TOLERANCE_SECONDS {
-        clock::correct(host, managers)?;
-    }
-    Ok(())
 }

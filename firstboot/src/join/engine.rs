@@ -62,7 +62,7 @@ pub enum Body<'a> {
 /// One request. It may hold a token, so it cannot be printed.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// `GET` or `POST`.
+    /// `GET`, `POST` or `DELETE`.
     pub method: &'static str,
     /// Path and query.
     pub path: &'a str,
@@ -82,6 +82,10 @@ impl<'a> Request<'a> {
     pub fn post(path: &'a str, body: Body<'a>) -> Self {
         let seconds = if matches!(body, Body::Archive(_)) { 1800 } else { 120 };
         Self { method: "POST", path, body, patience: Duration::from_secs(seconds) }
+    }
+    /// Removes something.
+    pub fn delete(path: &'a str) -> Self {
+        Self { method: "DELETE", path, body: Body::Empty, patience: Duration::from_mins(1) }
     }
 }
 

@@ -15,7 +15,7 @@ use super::Found;
 use crate::config::MAXIMUM_DOCUMENT_BYTES;
 use crate::host::{Host, HostError};
 use crate::http::{HttpError, HttpRequest};
-use crate::join::Backoff;
+use crate::join::{Backoff, Retry};
 
 /// One answer may take so long; media are looked at in between.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl Fetcher {
                     entry.fetched = Some(found);
                 }
                 Err(failed) => {
-                    let jitter = entry.backoff.next(host, false);
+                    let jitter = entry.backoff.next(host, false, Retry::Unsaid);
                     entry.again = now + failed.pause.map_or(jitter, |pause| pause + jitter);
                     entry.problem = failed.text;
                 }

@@ -11,10 +11,14 @@ use crate::config::Secret;
 
 /// How long a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a whole exchange may take, on either side.
+/// How long a node may take to prove itself, as the manager sees it.
 pub const EXCHANGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node waits for all of it. Some clusters take their time to make a token.
+const GRANT_PATIENCE: Duration = Duration::from_mins(1);
+/// How long one message may take to be sent, however long its making took.
+const SEND_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A connection that ends at a fixed moment, however slowly the other side sends.
+/// A connection on which reading ends at a fixed moment, however slowly the other side sends.
 pub struct Timed<'a> {
     stream: &'a TcpStream,
     until: Instant,
@@ -43,7 +47,9 @@ impl Read for Timed<'_> {
 
 impl Write for Timed<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.remaining()?))?;
+        // What the manager sends last may come after the node's time for its proof; it is one bounded message.
+        let left = self.remaining().unwrap_or_default().max(SEND_PATIENCE);
+        self.stream.set_write_timeout(Some(left))?;
         self.stream.write(buffer)
     }
 
@@ -73,7 +79,7 @@ pub fn request(
     now: u64,
 ) -> Result<Grant, RendezvousError> {
     let stream = TcpStream::connect_timeout(&manager, CONNECT_PATIENCE)?;
-    exchange(&mut Timed::new(&stream, EXCHANGE_PATIENCE), fresh_nonce()?, secret, identity, now)
+    exchange(&mut Timed::new(&stream, GRANT_PATIENCE), fresh_nonce()?, secret, identity, now)
 }
 
 /// The exchange itself, over any connection.
@@ -85,10 +91,17 @@ pub fn exchange(
     now: u64,
 ) -> Result<Grant, RendezvousError> {
     let hello = Hello { version: VERSION, nonce, identity: identity.clone(), time: now };
-    send(stream, &hello)?;
-    let (manager_nonce, name, time, proof) = match receive(stream)? {
+    // A busy manager says so at once and hangs up; what it said can be read even where the hello was not taken.
+    let sent = send(stream, &hello);
+    let first = match (receive(stream), sent) {
+        (Ok(message), _) => message,
+        (Err(_), Err(error)) => return Err(error.into()),
+        (Err(error), Ok(())) => return Err(error),
+    };
+    let (manager_nonce, name, time, proof) = match first {
         FromManager::Challenge { nonce, name, time, proof } => (nonce, name, time, proof),
         FromManager::Refused(refusal) => return Err(RendezvousError::Refused(refusal)),
+        FromManager::Busy { retry_after_ms } => return Err(busy(retry_after_ms)),
         FromManager::Grant { .. } => return Err(RendezvousError::Protocol("a grant before any proof")),
     };
     if manager_nonce == hello.nonce {
@@ -102,6 +115,7 @@ pub fn exchange(
     let sealed = match receive(stream)? {
         FromManager::Grant { sealed } => sealed,
         FromManager::Refused(refusal) => return Err(RendezvousError::Refused(refusal)),
+        FromManager::Busy { retry_after_ms } => return Err(busy(retry_after_ms)),
         FromManager::Challenge { .. } => return Err(RendezvousError::Protocol("a second challenge")),
     };
     let plain = from_hex(&sealed)
@@ -109,4 +123,8 @@ pub fn exchange(
         .ok_or(RendezvousError::Protocol("the grant cannot be opened"))?;
     let grant: Sealed = serde_json::from_slice(&plain).map_err(|_| RendezvousError::Protocol("an unknown grant"))?;
     Ok(Grant { token: Secret::new(grant.token), time })
+}
+
+fn busy(milliseconds: u32) -> RendezvousError {
+    RendezvousError::Busy(Duration::from_millis(milliseconds.into()))
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::client::exchange;
 use super::message::{Answer, Bytes32, FromManager, Hello, Sealed, receive, send};
-use super::{NodeIdentity, Server, TokenSource, TokenUnavailable};
+use super::{Asker, NodeIdentity, Seat, Secrets, Server, TokenSource, TokenUnavailable};
 use crate::config::Secret;
 
 const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
@@ -33,7 +33,7 @@ impl Write for Script<'_> {
 struct Token;
 
 impl TokenSource for Token {
-    fn token(&self) -> Result<Secret, TokenUnavailable> {
+    fn token(&self, _: &Asker) -> Result<Secret, TokenUnavailable> {
         Ok(Secret::new("the token"))
     }
 }
@@ -43,12 +43,20 @@ pub fn fuzz(bytes: &[u8]) {
     static SERVER: OnceLock<Option<Server<'static>>> = OnceLock::new();
     let bind = || {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Server::bind(any, Secret::new(SECRET), "m1", &Token, &|| 1_790_000_000, &|_| {}).ok()
+        Server::bind(
+            any,
+            Secrets { all: Secret::new(SECRET), managers: None },
+            "m1",
+            &Token,
+            &|| 1_790_000_000,
+            &|_| {},
+        )
+        .ok()
     };
     if let Some(server) = SERVER.get_or_init(bind) {
-        assert!(server.exchange(&mut Script(bytes), Bytes32([1; 32])).is_err());
+        assert!(server.exchange(&mut Script(bytes), Bytes32([1; 32]), [192, 0, 2, 1].into()).is_err());
     }
-    let identity = NodeIdentity { hostname: "w1".into(), id: "0123456789abcdef".into() };
+    let identity = NodeIdentity { hostname: "w1".into(), id: "0123456789abcdef".into(), seat: Seat::Worker };
     assert!(exchange(&mut Script(bytes), Bytes32([2; 32]), &Secret::new(SECRET), &identity, 5).is_err());
     reads_back::<Hello>(bytes);
     reads_back::<Answer>(bytes);

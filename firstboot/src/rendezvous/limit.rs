@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::turns::Turns;
+
 const PEER_BURST: f64 = 10.0;
 const PEER_PER_SECOND: f64 = 0.5;
 const ALL_BURST: f64 = 200.0;
@@ -36,38 +38,52 @@ impl Bucket {
 pub struct Limits {
     peers: BTreeMap<IpAddr, Bucket>,
     all: Bucket,
+    turns: Turns,
 }
 
 impl Limits {
     /// Full buckets.
     pub fn new(now: Instant) -> Self {
-        Self { peers: BTreeMap::new(), all: Bucket { level: ALL_BURST, seen: now, open: 0 } }
+        Self {
+            peers: BTreeMap::new(),
+            all: Bucket { level: ALL_BURST, seen: now, open: 0 },
+            turns: Turns::new(now, ALL_PER_SECOND),
+        }
     }
 
-    /// True where this peer may begin a handshake now; its end must be told with [`Limits::ended`].
-    pub fn admit(&mut self, peer: IpAddr, now: Instant) -> bool {
+    /// Lets this peer begin a handshake now; its end must be told with [`Limits::ended`].
+    ///
+    /// # Errors
+    /// After how long it may come back.
+    pub fn admit(&mut self, peer: IpAddr, now: Instant) -> Result<(), Duration> {
         let peer = network_of(peer);
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAXIMUM_PEERS {
             let full_after = Duration::from_secs_f64((PEER_BURST + FAILURE_COST) / PEER_PER_SECOND);
             self.peers.retain(|_, bucket| bucket.open > 0 || now.saturating_duration_since(bucket.seen) < full_after);
             if self.peers.len() >= MAXIMUM_PEERS {
-                return false;
+                return Err(self.turns.after(now));
             }
         }
         let bucket = self.peers.entry(peer).or_insert(Bucket { level: PEER_BURST, seen: now, open: 0 });
         *bucket = bucket.refilled(now, PEER_BURST, PEER_PER_SECOND);
         // First the peer's own: a flood from one peer must not empty the common bucket.
         if bucket.level < 1.0 || bucket.open >= MAXIMUM_AT_ONCE {
-            return false;
+            return Err(Duration::from_secs_f64(((1.0 - bucket.level) / PEER_PER_SECOND).max(1.0)));
         }
         self.all = self.all.refilled(now, ALL_BURST, ALL_PER_SECOND);
         if self.all.level < 1.0 {
-            return false;
+            return Err(self.turns.after(now));
         }
         bucket.level -= 1.0;
         bucket.open += 1;
         self.all.level -= 1.0;
-        true
+        Ok(())
+    }
+
+    /// There is no room for a peer that was admitted; gives after how long it may come back.
+    pub fn turned_away(&mut self, peer: IpAddr, now: Instant) -> Duration {
+        self.ended(peer);
+        self.turns.after(now)
     }
 
     /// A connection that was admitted has ended.
@@ -102,7 +118,7 @@ mod tests {
     }
 
     fn admitted(limits: &mut Limits, peer: IpAddr, now: Instant, tries: u32) -> usize {
-        let mut attempt = || limits.admit(peer, now).then(|| limits.ended(peer)).is_some();
+        let mut attempt = || limits.admit(peer, now).map(|()| limits.ended(peer)).is_ok();
         (0..tries).filter(|_| attempt()).count()
     }
 
@@ -120,13 +136,14 @@ mod tests {
         let start = Instant::now();
         let mut limits = Limits::new(start);
         for _ in 0..3 {
-            limits.admit(peer(1), start);
-            limits.ended(peer(1));
+            if limits.admit(peer(1), start).is_ok() {
+                limits.ended(peer(1));
+            }
             limits.failed(peer(1));
         }
-        assert!(!limits.admit(peer(1), start));
-        assert!(!limits.admit(peer(1), start + Duration::from_secs(10)));
-        assert!(limits.admit(peer(1), start + Duration::from_secs(30)));
+        assert!(limits.admit(peer(1), start).is_err());
+        assert!(limits.admit(peer(1), start + Duration::from_secs(10)).is_err());
+        assert!(limits.admit(peer(1), start + Duration::from_secs(30)).is_ok());
     }
 
     #[test]
@@ -136,7 +153,7 @@ mod tests {
         let total: usize = (0..10_000).map(|number| admitted(&mut limits, peer(number), start, 1)).sum();
         assert_eq!(total, 200);
         assert!(limits.peers.len() <= MAXIMUM_PEERS);
-        assert!(limits.admit(peer(99_999), start + Duration::from_mins(1)), "the forgotten make room");
+        assert!(limits.admit(peer(99_999), start + Duration::from_mins(1)).is_ok(), "the forgotten make room");
     }
 
     #[test]
@@ -152,8 +169,9 @@ mod tests {
     fn one_peer_has_two_connections_at_once() {
         let start = Instant::now();
         let mut limits = Limits::new(start);
-        assert!(limits.admit(peer(1), start) && limits.admit(peer(1), start) && !limits.admit(peer(1), start));
+        assert!(limits.admit(peer(1), start).is_ok() && limits.admit(peer(1), start).is_ok());
+        assert!(limits.admit(peer(1), start).is_err());
         limits.ended(peer(1));
-        assert!(limits.admit(peer(1), start));
+        assert!(limits.admit(peer(1), start).is_ok());
     }
 }

@@ -12,7 +12,7 @@ use super::{NodeIdentity, RendezvousError};
 pub const MAXIMUM_MESSAGE_BYTES: usize = 4096;
 
 /// The protocol's version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// 32 bytes, on the wire as 64 hex digits: a nonce or a proof.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +64,20 @@ pub struct Hello {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum FromManager {
-    Challenge { nonce: Bytes32, name: String, time: u64, proof: Bytes32 },
-    Grant { sealed: String },
+    Challenge {
+        nonce: Bytes32,
+        name: String,
+        time: u64,
+        proof: Bytes32,
+    },
+    Grant {
+        sealed: String,
+    },
     Refused(Refusal),
+    /// Come back after so many milliseconds.
+    Busy {
+        retry_after_ms: u32,
+    },
 }
 
 /// The node's proof.
@@ -95,6 +106,10 @@ pub enum Refusal {
     WrongSecret,
     /// It speaks another version.
     Version,
+    /// Another living machine of the cluster has the node's name.
+    DuplicateName,
+    /// The node asks for a manager's seat and is not one of the configured managers.
+    NotListed,
 }
 
 impl fmt::Display for Refusal {
@@ -104,6 +119,13 @@ impl fmt::Display for Refusal {
             Refusal::Busy => "too many nodes are asking",
             Refusal::WrongSecret => "this node's cluster secret is not the manager's",
             Refusal::Version => "it speaks another version of the rendezvous",
+            Refusal::DuplicateName => {
+                "another living machine in the cluster has this node's name; give one of them another hostname, or \
+                 wait until the cluster sees this machine's old self as down"
+            }
+            Refusal::NotListed => {
+                "this node asks to be a manager, and its address is not one of the managers that it is configured with"
+            }
         })
     }
 }
@@ -167,7 +189,7 @@ mod tests {
 
         #[test]
         fn messages_read_back(nonce in 0_u8.., hostname in ".{0,64}", id in ".{0,64}", time in 0_u64..) {
-            let identity = NodeIdentity { hostname, id };
+            let identity = NodeIdentity { hostname, id, seat: crate::rendezvous::Seat::Manager };
             let hello = Hello { version: VERSION, nonce: Bytes32([nonce; 32]), identity, time };
             let mut frame = Vec::new();
             send(&mut frame, &hello).unwrap();

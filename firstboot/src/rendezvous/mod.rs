@@ -5,17 +5,20 @@
 //! `AIStore`'s authenticated node join (mutual HMAC with separate domains).
 //!
 //! ```text
-//! node    → Hello     { version, nonce N (32 random bytes), identity, time }
-//! manager → Challenge { nonce M, name, time, proof = HMAC(K, "ingot-rendezvous-v1-server" ‖ transcript) }
-//! node    → Answer    { proof = HMAC(K, "ingot-rendezvous-v1-node" ‖ transcript) }
-//! manager → Grant     { ChaCha20-Poly1305 under HMAC(K, "ingot-rendezvous-v1-key" ‖ transcript) }
+//! node    → Hello     { version, nonce N (32 random bytes), identity and seat, time }
+//! manager → Challenge { nonce M, name, time, proof = HMAC(K, "ingot-rendezvous-v2-server" ‖ transcript) }
+//! node    → Answer    { proof = HMAC(K, "ingot-rendezvous-v2-node" ‖ transcript) }
+//! manager → Grant     { ChaCha20-Poly1305 under HMAC(K, "ingot-rendezvous-v2-key" ‖ transcript) }
 //! ```
 //!
-//! K is `join.secret`; the transcript is every field of Hello and Challenge but the proof, each with its length.
+//! K is `join.secret`, or `join.manager_secret` for a node that asks for a manager's seat where there is one; what
+//! that seat takes is given only to the addresses that the manager's own configuration lists. The transcript is every field of Hello and Challenge but the proof, each with its length.
 //! At every point the manager may say `Refused` instead; before the node has proved itself, a refusal is only a hint.
+//! A manager with too much to do says `Busy` and when to come back, to each node another moment, before it reads
+//! anything.
 //!
 //! **Freshness** comes from the nonces alone: each side answers only for a nonce that it drew for this very
-//! connection and forgets with it, and a connection lives 10 seconds at most. Clocks do not count: a node on its
+//! connection and forgets with it, and a node has 10 seconds for its proof. Clocks do not count: a node on its
 //! first boot may have none. The times are part of the transcript, so that once the proof is checked the node has a
 //! trustworthy clock to compare its own with: Swarm's certificates need one.
 //!
@@ -31,8 +34,11 @@ mod limit;
 mod message;
 mod proof;
 mod server;
+mod turns;
 
 use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -40,7 +46,9 @@ use thiserror::Error;
 pub use client::request;
 pub(crate) use message::to_hex;
 pub use message::{MAXIMUM_MESSAGE_BYTES, Refusal};
-pub use server::{Server, TokenSource, TokenUnavailable};
+pub(crate) use proof::derive_hex;
+pub use server::{Secrets, Server, TokenSource, TokenUnavailable};
+pub use turns::Turns;
 
 use crate::config::Secret;
 
@@ -52,6 +60,37 @@ pub struct NodeIdentity {
     pub hostname: String,
     /// What outlives a new name: the machine id, or a hardware address.
     pub id: String,
+    /// What it wants to be.
+    pub seat: Seat,
+}
+
+/// What a node wants to be in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seat {
+    /// One that works.
+    Worker,
+    /// One that keeps the cluster's state: manager, server, control plane.
+    Manager,
+}
+
+impl Seat {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Seat::Worker => "worker",
+            Seat::Manager => "manager",
+        }
+    }
+}
+
+/// A node that proved the secret.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// Who it says it is.
+    pub identity: NodeIdentity,
+    /// The address that it asks from.
+    pub peer: IpAddr,
 }
 
 /// What a manager gives to a node that proved itself.
@@ -78,4 +117,7 @@ pub enum RendezvousError {
     /// The manager said no.
     #[error("the manager refused: {0}")]
     Refused(Refusal),
+    /// The manager has too much to do.
+    #[error("the manager is busy, and asks to come back after {} s", .0.as_secs())]
+    Busy(Duration),
 }

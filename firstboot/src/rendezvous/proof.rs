@@ -5,12 +5,12 @@ use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use hmac::{Hmac, KeyInit as _, Mac};
 use sha2::Sha256;
 
-use super::message::{Bytes32, Hello};
+use super::message::{Bytes32, Hello, to_hex};
 use crate::config::Secret;
 
-const DOMAIN_SERVER: &str = "ingot-rendezvous-v1-server";
-const DOMAIN_NODE: &str = "ingot-rendezvous-v1-node";
-const DOMAIN_KEY: &str = "ingot-rendezvous-v1-key";
+const DOMAIN_SERVER: &str = "ingot-rendezvous-v2-server";
+const DOMAIN_NODE: &str = "ingot-rendezvous-v2-node";
+const DOMAIN_KEY: &str = "ingot-rendezvous-v2-key";
 
 /// Everything that both sides have said when the manager's proof is due.
 pub struct Transcript(Vec<u8>);
@@ -25,6 +25,7 @@ impl Transcript {
             &hello.nonce.0,
             hello.identity.hostname.as_bytes(),
             hello.identity.id.as_bytes(),
+            hello.identity.seat.name().as_bytes(),
             &hello.time.to_be_bytes(),
             &manager_nonce.0,
             manager_name.as_bytes(),
@@ -86,13 +87,22 @@ impl Transcript {
     }
 }
 
+/// A key of its own for one purpose, made of a secret: HMAC-SHA256 over the purpose's name, as hex digits.
+pub fn derive_hex(secret: &Secret, purpose: &str) -> String {
+    // HMAC takes keys of every length, so this cannot fail (RFC 2104, section 3).
+    #[allow(clippy::expect_used)]
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes any key");
+    mac.update(purpose.as_bytes());
+    to_hex(&mac.finalize().into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rendezvous::NodeIdentity;
+    use crate::rendezvous::{NodeIdentity, Seat};
 
     fn transcript(hostname: &str, id: &str, name: &str) -> Transcript {
-        let identity = NodeIdentity { hostname: hostname.into(), id: id.into() };
+        let identity = NodeIdentity { hostname: hostname.into(), id: id.into(), seat: Seat::Worker };
         let hello = Hello { version: 1, nonce: Bytes32([1; 32]), identity, time: 5 };
         Transcript::new(&hello, &Bytes32([2; 32]), name, 6)
     }

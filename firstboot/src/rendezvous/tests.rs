@@ -7,22 +7,29 @@ use crate::rendezvous::{Grant, NodeIdentity, request};
 
 const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
 
+const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+fn secrets() -> Secrets {
+    Secrets { all: Secret::new(SECRET), managers: None }
+}
+
 struct Fixed(Option<&'static str>);
 
 impl TokenSource for Fixed {
-    fn token(&self) -> Result<Secret, TokenUnavailable> {
-        let token = self.0.ok_or_else(|| TokenUnavailable("not yet".into()))?;
+    fn token(&self, _: &Asker) -> Result<Secret, TokenUnavailable> {
+        let unavailable = || TokenUnavailable { refusal: Refusal::NotReady, reason: "not yet".into() };
+        let token = self.0.ok_or_else(unavailable)?;
         Ok(Secret::new(token))
     }
 }
 
 fn server(source: &'static Fixed) -> Server<'static> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Server::bind(any, Secret::new(SECRET), "m1", source, &|| 1_790_000_000, &|_| {}).unwrap()
+    Server::bind(any, secrets(), "m1", source, &|| 1_790_000_000, &|_| {}).unwrap()
 }
 
 fn identity() -> NodeIdentity {
-    NodeIdentity { hostname: "w1".into(), id: "0123456789abcdef".into() }
+    NodeIdentity { hostname: "w1".into(), id: "0123456789abcdef".into(), seat: Seat::Worker }
 }
 
 /// One exchange over a pair of sockets: what the node got, what the manager thinks.
@@ -33,7 +40,7 @@ fn pair(source: &'static Fixed, secret: &str) -> (Result<Grant, RendezvousError>
         let nonce = fresh_nonce().unwrap();
         exchange(&mut node, nonce, &secret, &identity(), 5)
     });
-    let manager = server(source).exchange(&mut manager, fresh_nonce().unwrap());
+    let manager = server(source).exchange(&mut manager, fresh_nonce().unwrap(), PEER);
     (node.join().unwrap(), manager)
 }
 
@@ -41,7 +48,7 @@ fn pair(source: &'static Fixed, secret: &str) -> (Result<Grant, RendezvousError>
 fn raw(server: &Server<'_>, speak: impl FnOnce(&mut UnixStream) + Send + 'static) -> Result<String, RendezvousError> {
     let (mut node, mut manager) = UnixStream::pair().unwrap();
     let node = std::thread::spawn(move || speak(&mut node));
-    let result = server.exchange(&mut manager, fresh_nonce().unwrap());
+    let result = server.exchange(&mut manager, fresh_nonce().unwrap(), PEER);
     drop(manager);
     node.join().unwrap();
     result
@@ -73,7 +80,7 @@ fn without_a_token_the_manager_says_so_only_to_a_proven_node() {
 fn a_node_that_ignores_the_managers_proof_still_needs_the_secret() {
     let server = server(&Fixed(Some("t")));
     let result = raw(&server, |stream| {
-        let hello = Hello { version: 1, nonce: Bytes32([1; 32]), identity: identity(), time: 0 };
+        let hello = Hello { version: VERSION, nonce: Bytes32([1; 32]), identity: identity(), time: 0 };
         send(stream, &hello).unwrap();
         let _: FromManager = receive(stream).unwrap();
         send(stream, &Answer { proof: Bytes32([0; 32]) }).unwrap();
@@ -86,7 +93,7 @@ fn a_node_that_ignores_the_managers_proof_still_needs_the_secret() {
 fn reflecting_the_managers_proof_fails() {
     let server = server(&Fixed(Some("t")));
     let result = raw(&server, |stream| {
-        let hello = Hello { version: 1, nonce: Bytes32([1; 32]), identity: identity(), time: 0 };
+        let hello = Hello { version: VERSION, nonce: Bytes32([1; 32]), identity: identity(), time: 0 };
         send(stream, &hello).unwrap();
         let FromManager::Challenge { proof, .. } = receive(stream).unwrap() else { panic!() };
         send(stream, &Answer { proof }).unwrap();
@@ -124,7 +131,7 @@ fn a_recorded_exchange_cannot_be_replayed_to_either_side() {
         (hello, challenge, answer, grant)
     });
     let real = server(&Fixed(Some("t")));
-    real.exchange(&mut manager, fresh_nonce().unwrap()).unwrap();
+    real.exchange(&mut manager, fresh_nonce().unwrap(), PEER).unwrap();
     node_thread.join().unwrap().unwrap();
     let (hello, challenge, answer, grant) = relay.join().unwrap();
 
@@ -158,13 +165,13 @@ fn cut_off_oversized_and_foreign_messages_end_the_exchange() {
         );
     }
     let result = raw(&server, |stream| {
-        let hello = Hello { version: 2, nonce: Bytes32([1; 32]), identity: identity(), time: 0 };
+        let hello = Hello { version: 9, nonce: Bytes32([1; 32]), identity: identity(), time: 0 };
         send(stream, &hello).unwrap();
     });
     assert!(matches!(result, Err(RendezvousError::Refused(Refusal::Version))));
     let result = raw(&server, |stream| {
-        let identity = NodeIdentity { hostname: "x".repeat(65), id: String::new() };
-        send(stream, &Hello { version: 1, nonce: Bytes32([1; 32]), identity, time: 0 }).unwrap();
+        let identity = NodeIdentity { hostname: "x".repeat(65), id: String::new(), seat: Seat::Worker };
+        send(stream, &Hello { version: VERSION, nonce: Bytes32([1; 32]), identity, time: 0 }).unwrap();
     });
     assert!(matches!(result, Err(RendezvousError::Protocol(_))));
 }
@@ -197,8 +204,9 @@ fn a_changed_byte_anywhere_gives_no_token() {
             }
             send(&mut between_node, &grant).ok()
         });
-        let manager =
-            std::thread::spawn(move || server(&Fixed(Some("t"))).exchange(&mut manager, Bytes32([8; 32])).is_ok());
+        let manager = std::thread::spawn(move || {
+            server(&Fixed(Some("t"))).exchange(&mut manager, Bytes32([8; 32]), PEER).is_ok()
+        });
         let result = exchange(&mut node, Bytes32([3; 32]), &Secret::new(SECRET), &identity(), 5);
         drop(node);
         relay.join().unwrap();
@@ -212,18 +220,22 @@ fn over_tcp_a_fleet_is_served_and_a_flood_is_not() {
     static SERVED: AtomicUsize = AtomicUsize::new(0);
     struct Counting;
     impl TokenSource for Counting {
-        fn token(&self) -> Result<Secret, TokenUnavailable> {
+        fn token(&self, _: &Asker) -> Result<Secret, TokenUnavailable> {
             SERVED.fetch_add(1, Ordering::SeqCst);
             Ok(Secret::new("t"))
         }
     }
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::bind(any, Secret::new(SECRET), "m1", &Counting, &|| 7, &|_| {}).unwrap();
+    let server = Server::bind(any, secrets(), "m1", &Counting, &|| 7, &|_| {}).unwrap();
     let address = server.address().unwrap();
     std::thread::spawn(move || server.serve());
     let secret = Secret::new(SECRET);
+    let mut given = 0;
     for _ in 0..4 {
-        request(address, &secret, &identity(), 0).unwrap();
+        // The server may not have counted out the connection before.
+        let answer = request(address, &secret, &identity(), 0);
+        assert!(matches!(answer, Ok(_) | Err(RendezvousError::Busy(_))), "{answer:?}");
+        given += usize::from(answer.is_ok());
     }
     // Connections that say nothing do not keep others out while there are speakers, and the flood is cut.
     let silent = TcpStream::connect(address).unwrap();
@@ -237,7 +249,59 @@ fn over_tcp_a_fleet_is_served_and_a_flood_is_not() {
     });
     assert!(granted, "a silent connection keeps its peer out");
     let flood = (0..100).filter(|_| request(address, &secret, &identity(), 0).is_ok()).count();
-    assert!(flood <= 4, "{flood} of a flood from one peer got through");
-    assert_eq!(SERVED.load(Ordering::SeqCst), 5 + flood);
+    assert!(flood + given <= 9, "{flood} of a flood from one peer got through");
+    assert_eq!(SERVED.load(Ordering::SeqCst), given + 1 + flood);
     drop(silent);
+}
+
+#[test]
+fn a_managers_seat_has_a_secret_of_its_own() {
+    const MANAGERS: &str = "Zk9vT2mQxW7sYb4Hc1LpRr8uDa6eJd3fG5jNt0oMiB2=";
+    let source: &'static Fixed = &Fixed(Some("t"));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let both = Secrets { managers: Some(Secret::new(MANAGERS)), ..secrets() };
+    let server = Server::bind(any, both, "m1", source, &|| 7, &|_| {}).unwrap();
+    for (secret, seat, good) in [
+        (SECRET, Seat::Worker, true),
+        (SECRET, Seat::Manager, false),
+        (MANAGERS, Seat::Manager, true),
+        (MANAGERS, Seat::Worker, false),
+    ] {
+        let (mut node, mut manager) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || {
+            let identity = NodeIdentity { seat, ..identity() };
+            exchange(&mut node, Bytes32([3; 32]), &Secret::new(secret), &identity, 5).is_ok()
+        });
+        assert_eq!(server.exchange(&mut manager, Bytes32([8; 32]), PEER).is_ok(), good);
+        drop(manager);
+        assert_eq!(thread.join().unwrap(), good);
+    }
+}
+
+#[test]
+fn a_busy_manager_says_when_to_come_back() {
+    let server = server(&Fixed(Some("t")));
+    let address = server.address().unwrap();
+    std::thread::spawn(move || server.serve());
+    let secret = Secret::new(SECRET);
+    // One peer asks again and again: its own turn comes every two seconds, and it is told so.
+    let answers: Vec<_> = (0..40).map(|_| request(address, &secret, &identity(), 0)).collect();
+    let told = answers.iter().filter_map(|answer| match answer {
+        Err(RendezvousError::Busy(after)) => Some(*after),
+        _ => None,
+    });
+    let told: Vec<Duration> = told.collect();
+    assert!(!told.is_empty() && told.iter().all(|after| (1..=120).contains(&after.as_secs())), "{told:?}");
+}
+
+#[test]
+fn a_grant_that_took_its_time_is_still_sent_and_nothing_more_is_read() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut node = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let mut over = Timed::new(&stream, Duration::ZERO);
+    send(&mut over, &Answer { proof: Bytes32([7; 32]) }).unwrap();
+    assert!(receive::<Answer>(&mut node).is_ok());
+    send(&mut node, &Answer { proof: Bytes32([7; 32]) }).unwrap();
+    assert!(matches!(receive::<Answer>(&mut over), Err(RendezvousError::Unreachable(_))));
 }

@@ -10,7 +10,7 @@ use super::{Reporter, Snapshot, Status, uptime_ms};
 use crate::config::ReportTo;
 use crate::host::Host;
 use crate::http::{HttpRequest, Method, Trust};
-use crate::join::Backoff;
+use crate::join::{Backoff, Retry};
 use crate::status::{Code, Severity};
 
 /// How many states of the history go along.
@@ -111,7 +111,7 @@ impl Sender {
             Err(error) => (error.reason.to_string(), None),
         };
         // A server's wish is the least; jitter on top of it keeps a fleet from coming back at once.
-        let pause = wait.unwrap_or_default() + self.backoff.next(host, false);
+        let pause = wait.unwrap_or_default() + self.backoff.next(host, false, Retry::Unsaid);
         self.not_before = now + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         Step::Said(format!("{} is not reported to {} yet: {why}", status.code, to.url))
     }

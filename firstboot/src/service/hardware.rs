@@ -10,7 +10,7 @@ impl Service<'_> {
     /// Holds back the units that need disks which are not there yet.
     pub(super) fn hold_back_for_disks(&mut self, loaded: &Loaded) -> Result<(), Failure> {
         let held = disk::hold_back(self.host, &loaded.config.disks);
-        held.map_err(|error| Failure { code: Code::DisksFailed, text: error.to_string() })
+        held.map_err(|error| Failure::new(Code::DisksFailed, error.to_string()))
     }
 
     /// Makes the disks what the configuration says. A node that has joined reports what is wrong and goes on: the
@@ -31,7 +31,7 @@ impl Service<'_> {
                 self.report.report(Code::DisksFailed, &format!("{error} (going on: the node is set up)"));
                 Ok(())
             }
-            Err(error) => Err(Failure { code: Code::DisksFailed, text: error.to_string() }),
+            Err(error) => Err(Failure::new(Code::DisksFailed, error.to_string())),
         }
     }
 

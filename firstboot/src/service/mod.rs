@@ -10,6 +10,7 @@
 
 mod config_keys;
 mod hardware;
+mod leave;
 mod network;
 mod obtain;
 mod offer;
@@ -18,20 +19,25 @@ mod sealed;
 mod tests;
 mod time;
 
+pub use leave::{LeaveError, leave};
 pub use offer::serve;
 pub use sealed::{look_at_plugged_medium, unseal};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock::{ImageFacts, image_facts};
 use crate::config::{Document, Loaded, Machine};
 use crate::host::{Host, HostError};
-use crate::join::{Backoff, Driver, JoinError, Joiner, Membership, driver, start_docker};
-use crate::journal::{Event, Journal, JournalError};
+use crate::join::engine::Request;
+use crate::join::gate::first_closed;
+use crate::join::{
+    Backoff, Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, Retry, driver, scrub, start_docker,
+};
+use crate::journal::{Event, Inputs, Journal, JournalError};
 use crate::plan::{Plan, hostname};
 use crate::provider::Sources;
-use crate::rendezvous::NodeIdentity;
+use crate::rendezvous::{NodeIdentity, Seat};
 use crate::report::Report;
 use crate::status::Code;
 use crate::step::images::DIRECTORY;
@@ -42,7 +48,7 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the cluster may take to accept a node after it was asked, in seconds.
 const MEMBERSHIP_SECONDS: u64 = 60;
 /// The window, for each machine of the site, over which first attempts are spread: 50 a minute.
-const SPLAY_PER_MACHINE: Duration = Duration::from_millis(1200);
+pub(crate) const SPLAY_PER_MACHINE: Duration = Duration::from_millis(1200);
 
 /// Units that an unconfigured node holds back have a condition on this file.
 const CONFIGURED: &str = "/var/lib/ingot/configured";
@@ -52,23 +58,32 @@ const CONFIGURED: &str = "/var/lib/ingot/configured";
 struct Failure {
     code: Code,
     text: String,
+    /// When the other side wants to be asked again.
+    retry: Retry,
+}
+
+impl Failure {
+    fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), retry: Retry::Unsaid }
+    }
 }
 
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
-        Self { code: error.code(), text: error.to_string() }
+        // A gate or a program may know the secrets of the join only as forms; the driver's own are cleaned there.
+        Self { code: error.code(), text: scrub(&error.to_string(), &[]), retry: error.retry() }
     }
 }
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        Self { code: error.storage().unwrap_or(Code::Internal), text: error.to_string() }
+        Self::new(error.storage().unwrap_or(Code::Internal), error.to_string())
     }
 }
 
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
-        Self { code: error.storage().unwrap_or(Code::Internal), text: error.to_string() }
+        Self::new(error.storage().unwrap_or(Code::Internal), error.to_string())
     }
 }
 
@@ -91,6 +106,8 @@ pub struct Service<'a> {
     backoff: Backoff,
     /// What is known of the clock.
     clock: time::Knowledge,
+    /// Since when a gate of the join has been found closed, in seconds since 1970.
+    waiting_since: BTreeMap<String, u64>,
     /// Whether something was held back in this boot, and whether it has been started.
     to_release: bool,
     released: bool,
@@ -110,6 +127,7 @@ impl<'a> Service<'a> {
             current: Vec::new(),
             backoff: Backoff::default(),
             clock: time::Knowledge::default(),
+            waiting_since: BTreeMap::new(),
             to_release: false,
             released: false,
             network_failures: 0,
@@ -122,9 +140,12 @@ impl<'a> Service<'a> {
             match self.attempt() {
                 Ok(arrived) => return arrived,
                 Err(failure) => {
-                    self.report.report(failure.code, &failure.text);
-                    let waiting = failure.code == Code::WaitingForManager;
-                    let pause = self.backoff.next(self.host, waiting);
+                    // A node that has left said so, and there is nothing to add.
+                    if failure.code != Code::Left {
+                        self.report.report(failure.code, &failure.text);
+                    }
+                    let waiting = matches!(failure.code, Code::WaitingForManager | Code::WaitingForGate);
+                    let pause = self.backoff.next(self.host, waiting, failure.retry);
                     self.report.next_try(pause);
                     self.host.sleep(pause);
                 }
@@ -152,6 +173,13 @@ impl<'a> Service<'a> {
         if self.first_time(Code::ConfigFound) {
             self.report.report(Code::ConfigFound, &obtained.from);
             loaded.warnings.iter().for_each(|warning| self.report.note(&format!("warning: {warning}")));
+        }
+        let inputs = configuration_inputs(&self.current);
+        if journal.has_left(&inputs) {
+            if self.first_time(Code::Left) {
+                self.report.report(Code::Left, "by command; another configuration makes it join again");
+            }
+            return Err(Failure::new(Code::Left, ""));
         }
         let plan = Plan::new(&loaded.config, &machine, archives(self.host, &facts)?);
         if self.first_time(Code::Applying) {
@@ -189,9 +217,8 @@ impl<'a> Service<'a> {
                 continue;
             }
             journal.begin(&name, &inputs)?;
-            step.apply(self.host).map_err(|error: StepError| Failure {
-                code: error.storage().unwrap_or_else(|| step.failure()),
-                text: format!("{name}: {error}"),
+            step.apply(self.host).map_err(|error: StepError| {
+                Failure::new(error.storage().unwrap_or_else(|| step.failure()), format!("{name}: {error}"))
             })?;
             journal.record(Event::Done { step: name, inputs })?;
         }
@@ -205,16 +232,40 @@ impl<'a> Service<'a> {
         machine: &Machine,
         journal: &mut Journal<'_>,
     ) -> Result<Arrived, Failure> {
-        let driver = plan.join.as_ref().map(driver);
-        for file in driver.as_ref().map(|driver| driver.render()).unwrap_or_default() {
-            self.host.write(file.path, &file.content, file.mode)?;
+        let driver = match &plan.join {
+            Some(join) => {
+                let addresses = self.host.addresses()?.into_iter().map(|found| found.address).collect();
+                Some(driver(join, NodeFacts { hostname: plan.hostname.to_string(), addresses }))
+            }
+            None => None,
+        };
+        let result = self.join_with(driver.as_deref(), plan, loaded, machine, journal);
+        match (result, driver) {
+            (Ok(()), driver) => Ok(Arrived { driver }),
+            (Err(failure), Some(driver)) => Err(Failure { text: scrub(&failure.text, &driver.secrets()), ..failure }),
+            (Err(failure), None) => Err(failure),
         }
-        if let Some(driver) = &driver {
+    }
+
+    fn join_with(
+        &mut self,
+        driver: Option<&dyn Driver>,
+        plan: &Plan,
+        loaded: &Loaded,
+        machine: &Machine,
+        journal: &mut Journal<'_>,
+    ) -> Result<(), Failure> {
+        for file in driver.map_or_else(|| Ok(Vec::new()), Driver::render)? {
+            self.write_rendered(&file)?;
+        }
+        if let Some(driver) = driver {
             if self.first_time(Code::Preflight) {
                 self.report.report(Code::Preflight, driver.name());
             }
             driver.preflight(self.host)?;
-        } else if !plan.engine_steps.is_empty() {
+        }
+        // The images are the container engine's, which not every driver needs.
+        if !plan.engine_steps.is_empty() && self.host.engine(&Request::get("/_ping")).is_err() {
             start_docker(self.host)?;
         }
         self.carry_out(&plan.engine_steps, journal)?;
@@ -225,32 +276,59 @@ impl<'a> Service<'a> {
             seal(journal, "none", "")?;
             self.block_usb(loaded.config.seal.block_usb)?;
             self.report.report(Code::ReadyNoJoin, "everything is applied");
-            return Ok(Arrived { driver: None });
+            return Ok(());
         };
         let membership = match driver.probe(self.host)? {
             Some(membership) => membership,
-            None => self.become_member(&*driver, loaded, machine, journal)?,
+            None => self.become_member(driver, plan, loaded, machine, journal)?,
         };
         seal(journal, driver.name(), &membership.identity)?;
         self.block_usb(loaded.config.seal.block_usb)?;
         self.report.report(Code::Joined, &membership.text);
-        Ok(Arrived { driver: Some(driver) })
+        Ok(())
+    }
+
+    /// Writes a file of the join; one that has its content already is left alone, so that a node that starts again
+    /// writes nothing.
+    fn write_rendered(&self, file: &RenderedFile) -> Result<(), HostError> {
+        let content = file.content.expose().as_bytes();
+        if self.host.read(&file.path, content.len() as u64 + 1024 * 1024)?.as_deref() == Some(content) {
+            return Ok(());
+        }
+        self.host.write(&file.path, content, file.mode)
+    }
+
+    /// Ends the attempt while a gate is closed, and says since when it has been.
+    fn pass_gates(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let gates = plan.join.as_ref().map_or(&[][..], |join| &join.after);
+        let Some(closed) = first_closed(self.host, gates) else {
+            self.waiting_since.clear();
+            return Ok(());
+        };
+        let since = *self.waiting_since.entry(closed.gate.clone()).or_insert_with(|| self.host.now());
+        let waited = self.host.now().saturating_sub(since);
+        let text = format!("{}: {}; waiting for {waited} s, looked at again within 8 s", closed.gate, closed.reason);
+        Err(Failure { retry: closed.retry, ..Failure::new(Code::WaitingForGate, text) })
     }
 
     fn become_member(
         &mut self,
         driver: &dyn Driver,
+        plan: &Plan,
         loaded: &Loaded,
         machine: &Machine,
         journal: &Journal<'_>,
     ) -> Result<Membership, Failure> {
+        self.pass_gates(plan)?;
         let identity = identity(self.host, machine, loaded)?;
         let member = journal.joined().is_some_and(|(name, _)| name == driver.name());
         if self.first_time(Code::Joining) {
             self.report.report(Code::Joining, &driver.describe());
             if !member {
                 let machines = u32::try_from(loaded.machines).unwrap_or(u32::MAX);
-                self.host.sleep(splay(&identity.id, SPLAY_PER_MACHINE.saturating_mul(machines)));
+                let given = plan.join.as_ref().and_then(|join| join.splay);
+                let window = given.unwrap_or_else(|| SPLAY_PER_MACHINE.saturating_mul(machines));
+                self.host.sleep(splay(&identity.id, window));
             }
         }
         driver.start(&Joiner { host: self.host, identity, member })?;
@@ -260,9 +338,17 @@ impl<'a> Service<'a> {
             }
             self.host.sleep(Duration::from_secs(1));
         }
+        if let Some(error) = driver.diagnose(self.host) {
+            return Err(error.into());
+        }
         let text = format!("the cluster has not accepted this node within {MEMBERSHIP_SECONDS} s");
-        Err(Failure { code: Code::WaitingForManager, text })
+        Err(Failure::new(Code::WaitingForManager, text))
     }
+}
+
+/// What a configuration is known by: all documents that it is made of.
+fn configuration_inputs(documents: &[Document]) -> Inputs {
+    Inputs::of(documents.iter().flat_map(|document| [document.name.as_bytes(), &document.bytes[..]]))
 }
 
 /// From now on the configuration is the one that was applied, whatever medium is plugged in.
@@ -275,7 +361,7 @@ fn seal(journal: &mut Journal<'_>, driver: &str, node: &str) -> Result<(), Journ
 
 /// The moment of the first attempt within the window: a fixed one for each node, so that a fleet that is switched on
 /// at once spreads out.
-fn splay(id: &str, window: Duration) -> Duration {
+pub(crate) fn splay(id: &str, window: Duration) -> Duration {
     let hash = id
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -288,7 +374,7 @@ fn identity(host: &dyn Host, machine: &Machine, loaded: &Loaded) -> Result<NodeI
     let id = machine_id.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|id| !id.is_empty());
     let mac = machine.macs.first().map(ToString::to_string).unwrap_or_default();
     let hostname = hostname(&loaded.config, machine).to_string();
-    Ok(NodeIdentity { hostname, id: id.unwrap_or(mac) })
+    Ok(NodeIdentity { hostname, id: id.unwrap_or(mac), seat: Seat::Worker })
 }
 
 /// The archives of container images that the image brings, in the order of their names.

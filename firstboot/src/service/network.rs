@@ -65,7 +65,7 @@ impl Service<'_> {
             }
             Outcome::Changed => {
                 let text = "the addresses are not there yet, and a medium with another configuration is".to_owned();
-                return Err(Failure { code: Code::NetworkFailed, text });
+                return Err(Failure::new(Code::NetworkFailed, text));
             }
             Outcome::Missing(missing) => missing,
         };
@@ -76,7 +76,7 @@ impl Service<'_> {
             self.report.report(Code::NetworkFailed, &format!("{missing} (going on: the role joins nothing)"));
             return Ok(());
         }
-        Err(Failure { code: Code::NetworkFailed, text: missing })
+        Err(Failure::new(Code::NetworkFailed, missing))
     }
 
     /// Waits until the static addresses are there, or any address where there are none.
@@ -219,5 +219,5 @@ fn list(addresses: &[InterfaceAddress]) -> String {
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn failed(error: StepError) -> Failure {
-    Failure { code: Code::NetworkFailed, text: error.to_string() }
+    Failure::new(Code::NetworkFailed, error.to_string())
 }

@@ -173,14 +173,27 @@ impl Service<'_> {
         self.host.write(KEPT, &json, 0o600)
     }
 
+    /// What a node that has joined, or is about to leave, was configured with; `None` where it never was.
+    pub(super) fn kept_configuration(&self, machine: &Machine) -> Result<Option<Obtained>, Failure> {
+        let role = role_defaults(self.host)?;
+        let kept = self.read_kept()?.unwrap_or(Kept {
+            version: 1,
+            documents: Vec::new(),
+            media: Vec::new(),
+            newest_signature: 0,
+        });
+        if role.is_empty() && kept.documents.is_empty() {
+            return Ok(None);
+        }
+        Self::sealed(role, kept, &ConfigKeys::kept(self.host)?, machine).map(Some)
+    }
+
     fn sealed(role: Vec<Document>, kept: Kept, keys: &ConfigKeys, machine: &Machine) -> Result<Obtained, Failure> {
         let from = if kept.media.is_empty() { ROLE_DEFAULTS.to_owned() } else { kept.media.join(", ") };
         let documents: Vec<Document> = role.into_iter().chain(kept.documents).collect();
         match load_with(&documents, machine, Opener::Node(keys.as_slice())) {
             Ok(loaded) => Ok(Obtained { loaded, documents, from: format!("sealed, first read from {from}") }),
-            Err(error) => {
-                Err(Failure { code: Code::ConfigInvalid, text: format!("the sealed configuration: {error}") })
-            }
+            Err(error) => Err(Failure::new(Code::ConfigInvalid, format!("the sealed configuration: {error}"))),
         }
     }
 
@@ -189,7 +202,7 @@ impl Service<'_> {
         let documents: Vec<Document> = role.into_iter().chain(kept.documents.clone()).collect();
         match load_with(&documents, machine, Opener::Node(keys.as_slice())) {
             Ok(loaded) => Ok(Obtained { loaded, documents, from }),
-            Err(error) => Err(Failure { code: Code::ConfigInvalid, text: format!("{from}: {error}") }),
+            Err(error) => Err(Failure::new(Code::ConfigInvalid, format!("{from}: {error}"))),
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::config::Secret;
 use crate::host::Host;
-use crate::join::Driver;
-use crate::rendezvous::{Server, TokenSource, TokenUnavailable};
+use crate::join::{Driver, JoinError, scrub};
+use crate::rendezvous::{Asker, Refusal, Secrets, Server, TokenSource, TokenUnavailable};
 use crate::report::Report;
 
 /// A cluster's token, asked of the cluster each time.
@@ -16,14 +16,22 @@ struct FromDriver<'a> {
 }
 
 impl TokenSource for FromDriver<'_> {
-    fn token(&self) -> Result<Secret, TokenUnavailable> {
-        self.driver.token(self.host).map_err(|error| TokenUnavailable(error.to_string()))
+    fn token(&self, asker: &Asker) -> Result<Secret, TokenUnavailable> {
+        self.driver.admit(self.host, asker).map_err(|error| {
+            let refusal = match &error {
+                JoinError::DuplicateName(_) => Refusal::DuplicateName,
+                JoinError::NotListed(_) => Refusal::NotListed,
+                _ => Refusal::NotReady,
+            };
+            TokenUnavailable { refusal, reason: scrub(&error.to_string(), &self.driver.secrets()) }
+        })
     }
 }
 
 /// Serves the rendezvous of a member for ever; returns at once where the member offers nothing.
 pub fn serve(host: &(dyn Host + Send + Sync), report: &dyn Report, driver: &dyn Driver) {
     let Some(offer) = driver.offer() else { return };
+    let secrets = Secrets { all: offer.secret.clone(), managers: offer.manager_secret.clone() };
     let name = match host.read("/etc/hostname", 4096) {
         Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).trim().to_owned(),
         _ => String::new(),
@@ -36,7 +44,7 @@ pub fn serve(host: &(dyn Host + Send + Sync), report: &dyn Report, driver: &dyn 
     loop {
         let mut failures = Vec::new();
         for address in any {
-            match Server::bind(address, offer.secret.clone(), &name, &source, &clock, &log) {
+            match Server::bind(address, secrets.clone(), &name, &source, &clock, &log) {
                 Ok(server) => {
                     report.note(&format!("rendezvous: nodes with the cluster secret get the token at {address}"));
                     server.serve();

@@ -1,6 +1,8 @@
 mod power;
 mod secrets;
 
+mod joins;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -79,7 +81,13 @@ pub fn machine() -> SimulatedHost {
 
 pub fn run(host: &SimulatedHost, media: Vec<Found>) -> Heard {
     let heard = Heard::default();
-    Service::new(host, &heard, &Media(Mutex::new(media))).run();
+    let result = catch_unwind(AssertUnwindSafe(|| Service::new(host, &heard, &Media(Mutex::new(media))).run()));
+    if let Err(payload) = result {
+        if !payload.is::<Killed>() {
+            println!("heard last: {:?}", heard.0.lock().unwrap().last());
+        }
+        std::panic::resume_unwind(payload);
+    }
     heard
 }
 

@@ -1,0 +1,175 @@
+//! What k3s and kubeadm have in common: nodes as the cluster's API shows them, and the pin of an authority.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::JoinError;
+use crate::host::Host;
+use crate::rendezvous::to_hex;
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How the API is asked: a program and what stands before the verb.
+pub struct Kubectl<'a> {
+    /// `kubectl`, or `k3s`.
+    pub program: &'a str,
+    /// `--kubeconfig PATH`, after `kubectl` for k3s.
+    pub before: &'a [&'a str],
+}
+
+/// A node as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its identity there.
+    pub uid: String,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Why it is not.
+    pub reason: String,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    uid: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Status {
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Kubectl<'_> {
+    /// Runs one command.
+    pub fn run(&self, host: &dyn Host, arguments: &[&str]) -> Result<Vec<u8>, JoinError> {
+        let all: Vec<&str> = self.before.iter().chain(arguments).copied().collect();
+        Ok(host.run(self.program, &all, PATIENCE)?)
+    }
+
+    /// The node with this name; `None` where there is none.
+    pub fn node(&self, host: &dyn Host, name: &str) -> Result<Option<NodeState>, JoinError> {
+        let arguments = ["get", "node", name, "--ignore-not-found", "--output=json", "--request-timeout=20s"];
+        let output = self.run(host, &arguments)?;
+        if output.iter().all(u8::is_ascii_whitespace) {
+            return Ok(None);
+        }
+        let object: Object = serde_json::from_slice(&output)
+            .map_err(|_| JoinError::Preflight(format!("{} gave no node but something else", self.program)))?;
+        let ready = object.status.conditions.iter().find(|condition| condition.kind == "Ready");
+        Ok(Some(NodeState {
+            uid: object.metadata.uid,
+            ready: ready.is_some_and(|condition| condition.status == "True"),
+            reason: ready.map_or_else(|| "it has not said anything yet".into(), |condition| condition.reason.clone()),
+        }))
+    }
+
+    /// Makes room for a node that proved the cluster secret: what bears its name and is dead is removed.
+    ///
+    /// # Errors
+    /// [`JoinError::DuplicateName`] where what bears its name is alive.
+    pub fn make_room(&self, host: &dyn Host, name: &str) -> Result<(), JoinError> {
+        match self.node(host, name)? {
+            None => Ok(()),
+            Some(NodeState { ready: true, .. }) => Err(JoinError::DuplicateName(alive(name))),
+            Some(_) => self.run(host, &["delete", "node", name, "--ignore-not-found", "--wait=false"]).map(drop),
+        }
+    }
+}
+
+/// What is said to the second machine of one name.
+pub fn alive(name: &str) -> String {
+    format!(
+        "a living machine named {name} is already in the cluster; give this one another hostname. \
+         If it is this machine before it was flashed, it is removed as soon as the cluster sees it as down"
+    )
+}
+
+/// The pin of the first certificate of a PEM text, as kubeadm takes it: `sha256:` and the digest of the DER-encoded
+/// `SubjectPublicKeyInfo` (RFC 7469, section 2.4).
+pub fn spki_pin(pem: &str) -> Option<String> {
+    let body = pem.split_once("-----BEGIN CERTIFICATE-----")?.1.split_once("-----END CERTIFICATE-----")?.0;
+    let der = STANDARD.decode(body.split_ascii_whitespace().collect::<String>()).ok()?;
+    // Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version OPTIONAL, serialNumber, signature, issuer,
+    // validity, subject, subjectPublicKeyInfo, ... }, ... } (RFC 5280, section 4.1).
+    let certificate = element(&der)?.content;
+    let mut rest = element(certificate)?.content;
+    let first = element(rest)?;
+    if first.tag == 0xa0 {
+        rest = first.after;
+    }
+    for _ in 0..5 {
+        rest = element(rest)?.after;
+    }
+    let spki = element(rest).filter(|spki| spki.tag == 0x30)?;
+    Some(format!("sha256:{}", to_hex(&Sha256::digest(spki.whole))))
+}
+
+/// One element of DER.
+struct Element<'a> {
+    tag: u8,
+    whole: &'a [u8],
+    content: &'a [u8],
+    after: &'a [u8],
+}
+
+fn element(bytes: &[u8]) -> Option<Element<'_>> {
+    let (&tag, &first) = (bytes.first()?, bytes.get(1)?);
+    let (header, length) = if first < 0x80 {
+        (2, usize::from(first))
+    } else {
+        let count = usize::from(first & 0x7f);
+        let digits = bytes.get(2..2 + count).filter(|_| (1..=4).contains(&count))?;
+        (2 + count, digits.iter().fold(0_usize, |length, digit| length << 8 | usize::from(*digit)))
+    };
+    let end = header.checked_add(length)?;
+    Some(Element { tag, whole: bytes.get(..end)?, content: bytes.get(header..end)?, after: bytes.get(end..)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pin_is_the_one_that_openssl_makes() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj /CN=kubernetes 2>/dev/null && \
+                      openssl x509 -pubkey -noout -in c.pem | openssl pkey -pubin -outform der | openssl dgst -sha256 -r";
+        let script = format!("cd {} && {script}", directory.path().display());
+        let Ok(output) = crate::process::run("sh", &["-c", &script], Duration::from_mins(1)) else {
+            println!("skipped: there is no openssl");
+            return;
+        };
+        let hex = String::from_utf8(output).unwrap().split(' ').next().unwrap().trim().to_owned();
+        let pem = std::fs::read_to_string(directory.path().join("c.pem")).unwrap();
+        assert_eq!(spki_pin(&pem).unwrap(), format!("sha256:{hex}"));
+        assert_eq!(spki_pin("nothing"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_certificate_is_read_without_a_panic(bytes in proptest::collection::vec(0_u8.., 0..200)) {
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(&bytes));
+            let _ = spki_pin(&pem);
+        }
+    }
+}
