@@ -160,7 +160,7 @@ mod tests {
         assert!(!sealed.contains(SECRET) && !sealed.contains(OTHER), "{sealed}");
         assert!(sealed.starts_with("version = 1 # kept\n") && sealed.contains("\" # the cluster's\n"), "{sealed}");
         let machine = Machine { serial: Some("x".into()), ..Machine::default() };
-        assert_eq!(secret_of(&sealed, &Machine::default(), &[key.clone()]).unwrap(), SECRET);
+        assert_eq!(secret_of(&sealed, &Machine::default(), std::slice::from_ref(&key)).unwrap(), SECRET);
         assert_eq!(secret_of(&sealed, &machine, &[other.clone(), key.clone()]).unwrap(), OTHER);
         let error = secret_of(&sealed, &machine, &[other]).unwrap_err();
         assert!(error.starts_with("f:10:19: join.secret: is sealed to another config key"), "{error}");

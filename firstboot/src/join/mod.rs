@@ -83,11 +83,16 @@ pub struct RenderedFile {
     pub mode: u32,
 }
 
+fn is_for_its_owner(mode: u32) -> bool {
+    let others = 0o077;
+    mode & others == 0
+}
+
 impl From<RenderedFile> for Effect {
     fn from(file: RenderedFile) -> Self {
         let content = match Content::from(file.content) {
             // What only its owner may read holds a secret.
-            Content::Text(text) if file.mode & 0o077 == 0 => Content::Secret(Secret::new(text)),
+            Content::Text(text) if is_for_its_owner(file.mode) => Content::Secret(Secret::new(text)),
             content => content,
         };
         Effect::File { path: file.path.into(), mode: file.mode, content }
