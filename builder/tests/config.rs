@@ -134,8 +134,14 @@ fn secrets_are_sealed_to_a_site_and_checked_without_its_key() {
     site.bad(&["keys", "generate", "../x", "--kind", "config"], "a name has letters");
     site.bad(&["keys", "show", "node.toml"], "is not a config key");
 
-    site.bad(&["config", "seal", "node.toml", "--to", "berlin.key"], "is not a config key");
-    let sealed = site.good(&["config", "seal", "node.toml", "--to", "berlin.pub", "--out", "sealed.toml"]);
+    site.bad(
+        &["config", "seal", "node.toml", "--role", "quickstart/worker", "--to", "berlin.key"],
+        "is not a config key",
+    );
+    site.bad(&["config", "seal", "node.toml", "--to", "berlin.pub"], "node.toml:3:1: join.driver: is missing");
+    let role = ["--role", "quickstart/worker"];
+    let sealed = site
+        .good(&[&["config", "seal", "node.toml"], &role[..], &["--to", "berlin.pub", "--out", "sealed.toml"]].concat());
     assert_eq!(sealed, "sealed.toml: 1 secrets sealed\n");
     let text = std::fs::read_to_string(site.0.path().join("sealed.toml")).unwrap();
     assert!(text.contains("secret = \"enc:v1:") && !text.contains(SECRET), "{text}");

@@ -23,7 +23,10 @@ pub fn run(global: &Global, command: &ConfigCommand, printer: &Printer) -> Resul
         ConfigCommand::Explain { files, machine } => explain(global, files, machine.as_ref(), printer),
         ConfigCommand::Plan { files, machine } => plan(global, files, machine.as_ref(), printer),
         ConfigCommand::Sample { role } => write_sample(global, role),
-        ConfigCommand::Seal { file, to, out } => seal::run(global, file, to, out.as_deref(), printer),
+        ConfigCommand::Seal { file, to, role, out } => {
+            let files = ConfigFiles { files: vec![file.clone()], role: role.clone() };
+            seal::run(global, &files, to, out.as_deref(), printer)
+        }
         ConfigCommand::Schema { markdown: false } => {
             print_json(&json_schema());
             Ok(())
