@@ -99,7 +99,9 @@ fn explain(
     let lines: Vec<(String, String)> =
         loaded.origins.iter().map(|v| (format!("{} = {}", v.key, v.value), v.origin.to_string())).collect();
     let width = lines.iter().map(|(value, _)| value.chars().count()).filter(|w| *w <= 72).max().unwrap_or(0);
-    lines.iter().for_each(|(value, origin)| print(&format!("{value:<width$}  # {origin}")));
+    for (value, origin) in &lines {
+        print(&format!("{value:<width$}  # {origin}"));
+    }
     if !loaded.overridden.is_empty() {
         print("\noverridden:");
     }
