@@ -32,6 +32,7 @@ impl Site {
 
     /// The exit code, standard output and standard error.
     fn ingot(&self, arguments: &[&str]) -> (i32, String, String) {
+        #[allow(clippy::disallowed_methods)] // the program under test
         let output = Command::new(env!("CARGO_BIN_EXE_ingot"))
             .args(arguments)
             .current_dir(self.0.path())
@@ -123,10 +124,10 @@ fn the_schema_is_the_published_one() {
 #[test]
 fn secrets_are_sealed_to_a_site_and_checked_without_its_key() {
     let site = Site::new();
-    let made = site.good(&["keys", "generate", "berlin", "--kind", "config"]);
-    assert_eq!(made, "./berlin.key\n./berlin.pub\n");
-    let mode = std::fs::metadata(site.0.path().join("berlin.key")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let printed = site.good(&["keys", "generate", "berlin", "--kind", "config"]);
+    assert_eq!(printed, "./berlin.key\n./berlin.pub\n");
+    let permissions = std::fs::metadata(site.0.path().join("berlin.key")).unwrap().permissions().mode();
+    assert_eq!(permissions & 0o777, 0o600);
     let public = site.good(&["keys", "show", "berlin.key"]);
     assert!(public.starts_with("ingot-config-public-v1:"), "{public}");
     assert_eq!(site.good(&["keys", "show", "berlin.pub"]), public);
@@ -134,8 +135,14 @@ fn secrets_are_sealed_to_a_site_and_checked_without_its_key() {
     site.bad(&["keys", "generate", "../x", "--kind", "config"], "a name has letters");
     site.bad(&["keys", "show", "node.toml"], "is not a config key");
 
-    site.bad(&["config", "seal", "node.toml", "--to", "berlin.key"], "is not a config key");
-    let sealed = site.good(&["config", "seal", "node.toml", "--to", "berlin.pub", "--out", "sealed.toml"]);
+    site.bad(
+        &["config", "seal", "node.toml", "--role", "quickstart/worker", "--to", "berlin.key"],
+        "is not a config key",
+    );
+    site.bad(&["config", "seal", "node.toml", "--to", "berlin.pub"], "node.toml:3:1: join.driver: is missing");
+    let role = ["--role", "quickstart/worker"];
+    let sealed = site
+        .good(&[&["config", "seal", "node.toml"], &role[..], &["--to", "berlin.pub", "--out", "sealed.toml"]].concat());
     assert_eq!(sealed, "sealed.toml: 1 secrets sealed\n");
     let text = std::fs::read_to_string(site.0.path().join("sealed.toml")).unwrap();
     assert!(text.contains("secret = \"enc:v1:") && !text.contains(SECRET), "{text}");

@@ -207,6 +207,9 @@ pub enum ConfigCommand {
         /// Public keys, of `ingot keys generate --kind config`; a node with any of them opens the secrets
         #[arg(long, required = true, num_args = 1.., value_name = "SITE.PUB")]
         to: Vec<PathBuf>,
+        /// Check the file together with the defaults of this role before it is sealed
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
         /// Where to write the sealed file [default: standard output]
         #[arg(long, short, value_name = "FILE")]
         out: Option<PathBuf>,

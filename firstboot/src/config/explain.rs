@@ -98,7 +98,9 @@ fn join(path: &str, key: &str) -> String {
 
 fn collect(node: &Node, path: &str, into: &mut Vec<Explained>) {
     if let Value::Table(table) = &node.value {
-        table.iter().for_each(|(key, entry)| collect(&entry.node, &join(path, key), into));
+        for (key, entry) in table {
+            collect(&entry.node, &join(path, key), into);
+        }
     } else if let Some(items) = tables(&node.value) {
         for (index, item) in items.iter().enumerate() {
             collect(item, &format!("{path}[{index}]"), into);

@@ -25,7 +25,9 @@ impl<'a> Fields<'a> {
         };
         let fields = Self { table, origin: &node.origin, path: path.to_owned() };
         #[cfg(test)]
-        known.iter().for_each(|key| record::known(&fields.path_of(key)));
+        for key in known {
+            record::known(&fields.path_of(key));
+        }
         for (key, entry) in table {
             if !known.contains(&key.as_str()) {
                 let help = match nearest(key, known.iter().copied()) {

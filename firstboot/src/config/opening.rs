@@ -128,7 +128,7 @@ fn collect_value(value: &DeValue<'_>, span: Range<usize>, path: &str, into: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Document, Format, Join, Machine, check, load, load_with};
+    use crate::config::{Document, Format, Machine, System, check, load, load_with};
 
     const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
     const OTHER: &str = "ZXhhbXCp0bGUgb3RoZXIgY2x1c3RlciBrZXkh0a1S7qw=";
@@ -160,7 +160,7 @@ mod tests {
         assert!(!sealed.contains(SECRET) && !sealed.contains(OTHER), "{sealed}");
         assert!(sealed.starts_with("version = 1 # kept\n") && sealed.contains("\" # the cluster's\n"), "{sealed}");
         let machine = Machine { serial: Some("x".into()), ..Machine::default() };
-        assert_eq!(secret_of(&sealed, &Machine::default(), &[key.clone()]).unwrap(), SECRET);
+        assert_eq!(secret_of(&sealed, &Machine::default(), std::slice::from_ref(&key)).unwrap(), SECRET);
         assert_eq!(secret_of(&sealed, &machine, &[other.clone(), key.clone()]).unwrap(), OTHER);
         let error = secret_of(&sealed, &machine, &[other]).unwrap_err();
         assert!(error.starts_with("f:10:19: join.secret: is sealed to another config key"), "{error}");

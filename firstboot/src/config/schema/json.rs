@@ -58,7 +58,7 @@ fn table_schema(table: &str) -> Value {
     let inside: Vec<&Key> = keys().filter(|key| key.table() == table).collect();
     let properties: Map<String, Value> = inside.iter().map(|key| (key.name().to_owned(), key_schema(key))).collect();
     // What a document leaves out, another one or the role may give; only what has no sense without a key needs it.
-    let lists = table.ends_with("[]") || table.ends_with(".match");
+    let lists = table.ends_with("[]") || table.rsplit('.').next() == Some("match");
     let required: Vec<&str> =
         inside.iter().filter(|key| lists && key.need == Need::Required).map(|key| key.name()).collect();
     let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });

@@ -96,7 +96,9 @@ fn smallest(key: &Key, driver: &str, role: &str) -> Table {
             // One key of a table that must be there; a key of the same table is one.
             Kind::Table if key.path == required.path || !key.path.starts_with(required.path) => {
                 let inside = keys().find(|other| other.table() == required.path && !other.example.is_empty());
-                inside.into_iter().for_each(|inside| put(&mut table, inside.path, example(inside)));
+                if let Some(inside) = inside {
+                    put(&mut table, inside.path, example(inside));
+                }
             }
             Kind::Table | Kind::Tables => {}
             _ if required.path == "join.driver" || required.path == key.path => {}
@@ -219,6 +221,8 @@ for name, document in given['documents']:
     for error in validator(given['schema']).iter_errors(document):
         print(name, error.json_path, error.message[:200].replace('\n', ' '))
 ";
+    // A program of the test itself, which nobody waits for in vain.
+    #[allow(clippy::disallowed_methods)]
     let mut child = Command::new("python3")
         .args(["-W", "ignore", "-c", program])
         .stdin(Stdio::piped())
@@ -301,7 +305,9 @@ fn a_sample_is_accepted_once_its_secrets_are_filled_in_for_every_driver_and_role
             }
             let text = sample("site/role", &given(&values));
             let mut defaults = Table::new();
-            values.iter().for_each(|(path, value)| put(&mut defaults, path, (*value).into()));
+            for (path, value) in &values {
+                put(&mut defaults, path, (*value).into());
+            }
             let defaults = Document {
                 name: "role".into(),
                 format: Format::PartToml,

@@ -23,7 +23,10 @@ pub fn run(global: &Global, command: &ConfigCommand, printer: &Printer) -> Resul
         ConfigCommand::Explain { files, machine } => explain(global, files, machine.as_ref(), printer),
         ConfigCommand::Plan { files, machine } => plan(global, files, machine.as_ref(), printer),
         ConfigCommand::Sample { role } => write_sample(global, role),
-        ConfigCommand::Seal { file, to, out } => seal::run(global, file, to, out.as_deref(), printer),
+        ConfigCommand::Seal { file, to, role, out } => {
+            let files = ConfigFiles { files: vec![file.clone()], role: role.clone() };
+            seal::run(global, &files, to, out.as_deref(), printer)
+        }
         ConfigCommand::Schema { markdown: false } => {
             print_json(&json_schema());
             Ok(())
@@ -96,7 +99,9 @@ fn explain(
     let lines: Vec<(String, String)> =
         loaded.origins.iter().map(|v| (format!("{} = {}", v.key, v.value), v.origin.to_string())).collect();
     let width = lines.iter().map(|(value, _)| value.chars().count()).filter(|w| *w <= 72).max().unwrap_or(0);
-    lines.iter().for_each(|(value, origin)| print(&format!("{value:<width$}  # {origin}")));
+    for (value, origin) in &lines {
+        print(&format!("{value:<width$}  # {origin}"));
+    }
     if !loaded.overridden.is_empty() {
         print("\noverridden:");
     }

@@ -3,22 +3,29 @@
 use std::path::{Path, PathBuf};
 
 use ingot_firstboot::config::sealed::PublicKey;
-use ingot_firstboot::config::{Document, Format, check, seal_document};
+use ingot_firstboot::config::{check, seal_document};
 use serde_json::json;
 
-use crate::cli::args::Global;
+use super::documents::Given;
+use crate::cli::args::{ConfigFiles, Global};
 use crate::cli::printer::Printer;
 use crate::cli::{Failure, print, print_json};
 use crate::progress::Progress as _;
 
-pub fn run(global: &Global, file: &Path, to: &[PathBuf], out: Option<&Path>, printer: &Printer) -> Result<(), Failure> {
-    let name = file.display().to_string();
-    let bytes = std::fs::read(file).map_err(|error| Failure::input(format!("{name}: {error}")))?;
+/// Seals the last of the files, which stands alone or above the defaults of a role.
+pub fn run(
+    global: &Global,
+    files: &ConfigFiles,
+    to: &[PathBuf],
+    out: Option<&Path>,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let given = Given::read(global, files)?;
     // What is sealed can no longer be looked at, so it must be right before.
-    let document = Document { name: name.clone(), format: Format::NodeToml, bytes };
-    check(std::slice::from_ref(&document)).map_err(Failure::input)?;
+    check(&given.documents).map_err(|error| Failure::input(given.placed(error)))?;
+    let Some(document) = given.documents.last() else { return Ok(()) };
     let recipients = to.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()?;
-    let (text, sealed) = seal_document(&name, &document.bytes, &recipients).map_err(Failure::input)?;
+    let (text, sealed) = seal_document(&document.name, &document.bytes, &recipients).map_err(Failure::input)?;
     match out {
         Some(out) => {
             std::fs::write(out, &text).map_err(|error| Failure::failed(format!("{}: {error}", out.display())))?;
