@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress};
+use super::{Host, HostError, Ids, InterfaceAddress, Standing};
 use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
@@ -25,6 +25,12 @@ pub struct Killed;
 pub struct Disk {
     pub files: BTreeMap<String, (Vec<u8>, u32)>,
     pub links: BTreeMap<String, String>,
+    /// Directories that were made for someone, with their modes.
+    pub directories: BTreeMap<String, (u32, Ids)>,
+    /// Whose a file is, where it is not root's.
+    pub owners: BTreeMap<String, Ids>,
+    /// The scripts that were begun as commands of the configuration, in order; they have run to their end by then.
+    pub scripts: Vec<String>,
     /// `inactive`, `active`, `pending`, `error`; the engine keeps it on the disk.
     pub swarm: String,
     pub manager: bool,
@@ -47,6 +53,8 @@ pub struct State {
     pub disk: Disk,
     /// Lost at a reboot.
     pub hostname: String,
+    /// Files below `/run`.
+    pub volatile: BTreeMap<String, Vec<u8>>,
     pub docker_runs: bool,
     pub clock: u64,
     pub slept: Duration,
@@ -90,6 +98,7 @@ impl SimulatedHost {
     pub fn reboot(&self) {
         let mut state = self.state();
         state.docker_runs = false;
+        state.volatile.clear();
         state.plug = None;
         state.hostname = state
             .disk
@@ -124,6 +133,25 @@ impl SimulatedHost {
         let result = whole(&mut state);
         kill(state.plug == Some(first + 2));
         result
+    }
+
+    /// What Debian's program does with `--localcertsdir` and `--certsconf`; a test compares it with the real one.
+    fn update_ca_certificates(disk: &mut Disk, arguments: &[&str]) {
+        let mut bundle = if arguments.contains(&"--certsconf") { Vec::new() } else { b"image\n".to_vec() };
+        let local = |name: &str| name.starts_with("/etc/ssl/ingot/") && name.ends_with(".crt");
+        for (_, (bytes, _)) in disk.files.iter().filter(|(name, _)| local(name)) {
+            bundle.extend_from_slice(bytes);
+        }
+        disk.files.insert("/etc/ssl/certs/ca-certificates.crt".into(), (bundle, 0o644));
+    }
+
+    /// A command of the configuration has its effect also where the power fails while it runs.
+    fn command_was_begun(state: &mut State, program: &str, arguments: &[&str]) {
+        let script = arguments.last().and_then(|path| state.volatile.get(*path));
+        if program == "systemd-run" {
+            let script = script.unwrap_or_else(|| panic!("{arguments:?} has no script"));
+            state.disk.scripts.push(String::from_utf8_lossy(script).into_owned());
+        }
     }
 
     fn info(state: &State) -> String {
@@ -183,15 +211,56 @@ impl SimulatedHost {
 
 impl Host for SimulatedHost {
     fn read(&self, path: &str, _: u64) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(self.state().disk.files.get(path).map(|(bytes, _)| bytes.clone()))
+        let state = self.state();
+        Ok(state.disk.files.get(path).map(|(bytes, _)| bytes).or_else(|| state.volatile.get(path)).cloned())
     }
 
     fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError> {
         if path.starts_with("/run/") {
+            self.state().volatile.insert(path.into(), bytes.to_vec());
             return Ok(());
         }
-        self.act(|_| {}, |state| state.disk.files.insert(path.into(), (bytes.to_vec(), mode)));
+        self.act(
+            |_| {},
+            |state| {
+                state.disk.links.remove(path);
+                state.disk.files.insert(path.into(), (bytes.to_vec(), mode))
+            },
+        );
         Ok(())
+    }
+
+    fn write_as(&self, path: &str, bytes: &[u8], mode: u32, ids: Ids) -> Result<(), HostError> {
+        self.act(
+            |_| {},
+            |state| {
+                state.disk.files.insert(path.into(), (bytes.to_vec(), mode));
+                state.disk.links.remove(path);
+                if ids == Ids::ROOT {
+                    state.disk.owners.remove(path);
+                } else {
+                    state.disk.owners.insert(path.into(), ids);
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn make_directory(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError> {
+        self.act(|_| {}, |state| state.disk.directories.insert(path.into(), (mode, ids)));
+        Ok(())
+    }
+
+    fn look(&self, path: &str) -> Result<Option<Standing>, HostError> {
+        let state = self.state();
+        if let Some((_, mode)) = state.disk.files.get(path) {
+            let ids = state.disk.owners.get(path).copied().unwrap_or(Ids::ROOT);
+            return Ok(Some(Standing::File { mode: *mode, ids }));
+        }
+        if let Some(target) = state.disk.links.get(path) {
+            return Ok(Some(Standing::Link(target.clone())));
+        }
+        Ok(state.disk.directories.get(path).map(|(_, ids)| Standing::Directory { ids: *ids }))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
@@ -209,17 +278,36 @@ impl Host for SimulatedHost {
     }
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
-        self.act(|_| {}, |state| state.disk.files.remove(path));
+        if path.starts_with("/run/") {
+            self.state().volatile.remove(path);
+            return Ok(());
+        }
+        self.act(
+            |_| {},
+            |state| {
+                state.disk.files.remove(path);
+                state.disk.links.remove(path);
+                state.disk.owners.remove(path);
+            },
+        );
         Ok(())
     }
 
     fn link(&self, path: &str, target: &str) -> Result<(), HostError> {
-        self.act(|_| {}, |state| state.disk.links.insert(path.into(), target.into()));
+        self.act(
+            |_| {},
+            |state| {
+                state.disk.files.remove(path);
+                state.disk.owners.remove(path);
+                state.disk.links.insert(path.into(), target.into())
+            },
+        );
         Ok(())
     }
 
     fn exists(&self, path: &str) -> bool {
-        self.state().disk.files.contains_key(path)
+        let state = self.state();
+        state.disk.files.contains_key(path) || state.volatile.contains_key(path)
     }
 
     fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError> {
@@ -234,11 +322,15 @@ impl Host for SimulatedHost {
     fn run(&self, program: &str, arguments: &[&str], _: Duration) -> Result<Vec<u8>, HostError> {
         let command = format!("{program} {}", arguments.join(" "));
         self.act(
-            |_| {},
+            |state| Self::command_was_begun(state, program, arguments),
             |state| {
+                Self::command_was_begun(state, program, arguments);
                 if state.failing.iter().any(|failing| command.starts_with(failing)) {
                     let failed = ProcessError::Failed { command, status: "exit status 1".into(), tail: "no".into() };
                     return Err(failed.into());
+                }
+                if program == "/usr/sbin/update-ca-certificates" {
+                    Self::update_ca_certificates(&mut state.disk, arguments);
                 }
                 state.docker_runs |= command == "systemctl start docker.service";
                 state.commands.push(command);
