@@ -3,7 +3,7 @@
 //! Takes a valid configuration and what the image brings; gives the steps and the join. The same plan is printed by
 //! `firstboot check` and carried out by the service.
 
-use crate::config::{Hostname, Join, Machine, NodeConfig};
+use crate::config::{Hostname, Join, Machine, NodeConfig, Run};
 use crate::step::{Archive, Step};
 
 /// The steps of a node.
@@ -13,6 +13,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The steps that need the container engine, after the preflight.
     pub engine_steps: Vec<Step>,
+    /// The commands of the configuration.
+    pub run: Run,
     /// What it joins at last.
     pub join: Option<Join>,
 }
@@ -22,12 +24,17 @@ impl Plan {
     pub fn new(config: &NodeConfig, machine: &Machine, archives: Vec<Archive>) -> Self {
         let mut steps = vec![Step::Hostname(hostname(config, machine))];
         steps.extend(config.timezone.clone().map(Step::Timezone));
-        // The next three also undo what an earlier configuration set, so they are there even when empty.
+        // The next ones also undo what an earlier configuration set, so they are there even when empty. Files may belong to
+        // users, so those come first.
+        steps.push(Step::Users(config.users.clone()));
+        steps.push(Step::Ca(config.ca.clone()));
+        steps.push(Step::Files(config.files.clone()));
         steps.push(Step::SshKeys(config.ssh_keys.clone()));
+        steps.push(Step::Ssh(config.ssh.clone()));
         steps.push(Step::Network(config.networks.clone()));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
-        Self { steps, engine_steps, join: config.join.clone() }
+        Self { steps, engine_steps, run: config.run.clone(), join: config.join.clone() }
     }
 
     /// The plan in words, one line for each step.
@@ -36,8 +43,13 @@ impl Plan {
             .steps
             .iter()
             .chain(&self.engine_steps)
+            .filter(|step| !step.sets_nothing())
             .map(|step| format!("{}: {}", step.name(), step.describe()))
             .collect();
+        if self.run != Run::default() {
+            let (boot, first) = (self.run.boot.len(), self.run.first.len());
+            lines.push(format!("run: {boot} commands at each start, {first} once before the join"));
+        }
         lines.push(match &self.join {
             None => "join: nothing".into(),
             Some(join) => format!("join: {}", crate::join::driver(join).describe()),

@@ -16,6 +16,7 @@ use super::fields::Fields;
 use super::node::{Extent, NodeConfig, read};
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
+use super::run;
 use super::secret::REDACTED;
 use super::tree::{Node, Origin, Value};
 use super::values::Mac;
@@ -28,9 +29,13 @@ pub enum Format {
     NodeToml,
     /// The same keys, `version` optional: role defaults, and files for one machine.
     PartToml,
+    /// The role's defaults in the image: a part that may also say `run.allow_commands`.
+    RoleToml,
     /// cloud-init's `user-data`.
     UserData,
-    /// cloud-init's `meta-data`.
+    /// cloud-init's `vendor-data`: the same as user-data, from someone else.
+    VendorData,
+    /// cloud-init's `meta-data`, or `meta_data.json` of a `ConfigDrive`.
     MetaData,
 }
 
@@ -78,6 +83,8 @@ pub struct Loaded {
     pub config: NodeConfig,
     /// What a person should know.
     pub warnings: Vec<Problem>,
+    /// What was asked for and needs nothing.
+    pub notes: Vec<Problem>,
     /// Each value, as text with secrets left out, and where it comes from.
     pub origins: Vec<Explained>,
     /// How many machines the documents name: how many may join at the same moment.
@@ -143,12 +150,15 @@ struct Parsed {
 fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
     let name: Arc<str> = Arc::from(document.name.as_str());
     let mut shared = match document.format {
-        Format::NodeToml | Format::PartToml => toml_tree(&name, &document.bytes, findings)?,
-        Format::UserData => cloud::user_data(&name, &document.bytes, findings)?,
+        Format::NodeToml | Format::PartToml | Format::RoleToml => toml_tree(&name, &document.bytes, findings)?,
+        Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
+    }
+    if document.format != Format::RoleToml {
+        run::only_roles_allow_commands(&shared, findings);
     }
     let mut parts = Vec::new();
     if let Some(entry) = shared.remove("machine") {
@@ -169,6 +179,7 @@ fn machine_part(mut part: Node, path: &str, findings: &mut Findings) -> Option<(
             findings.error(&entry.key, &format!("{path}.{key}"), "does not belong into a [[machine]]", "");
         }
     }
+    run::only_roles_allow_commands(&part, findings);
     let Some(entry) = part.remove("match") else {
         let help = "say which machine: match = { mac = \"...\" }, { serial = \"...\" } or { uuid = \"...\" }";
         findings.error(&part.origin, &format!("{path}.match"), "is missing", help);
@@ -210,10 +221,11 @@ fn loaded(parsed: &[Parsed], machine: &Machine, mut findings: Findings) -> Resul
     if config.as_ref().is_some_and(|config| config.strict) {
         findings.errors.append(&mut findings.warnings);
     }
+    let notes = std::mem::take(&mut findings.notes);
     let (config, warnings) = findings.into_result(config)?;
     let mut origins = Vec::new();
     explain(&tree, "", &mut origins);
-    Ok(Loaded { config, warnings, origins, machines: parsed.iter().map(|document| document.parts.len()).sum() })
+    Ok(Loaded { config, warnings, notes, origins, machines: parsed.iter().map(|document| document.parts.len()).sum() })
 }
 
 /// Makes the configuration of one machine from documents in order, the highest precedence last.
@@ -235,6 +247,8 @@ pub fn load(documents: &[Document], machine: &Machine) -> Result<Loaded, ConfigE
 pub struct Checked {
     /// What a person should know.
     pub warnings: Vec<Problem>,
+    /// What was asked for and needs nothing.
+    pub notes: Vec<Problem>,
     /// For each `[[machine]]` part, in order, what that machine becomes.
     pub machines: Vec<(MachineMatch, Loaded)>,
     /// What a machine becomes that no part names, where the documents are enough for it.
@@ -265,8 +279,9 @@ pub fn check(documents: &[Document]) -> Result<Checked, ConfigError> {
             Err(error) => findings.errors.extend(error.problems),
         }
     }
+    let notes = std::mem::take(&mut findings.notes);
     let ((), warnings) = findings.into_result(Some(()))?;
-    Ok(Checked { warnings, machines, others: loaded(&parsed, &Machine::default(), Findings::default()) })
+    Ok(Checked { warnings, notes, machines, others: loaded(&parsed, &Machine::default(), Findings::default()) })
 }
 
 fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
@@ -280,10 +295,20 @@ fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
         }
         value => into.push(Explained {
             key: path.to_owned(),
-            value: if matches!(path, "join.secret" | "join.token") { REDACTED.to_owned() } else { show(value) },
+            value: if is_secret(path) { REDACTED.to_owned() } else { show(value) },
             origin: node.origin.clone(),
         }),
     }
+}
+
+/// True for keys whose values are, or may hold, secrets.
+fn is_secret(path: &str) -> bool {
+    let contents = ["content", "content_base64"];
+    matches!(path, "join.secret" | "join.token" | "run.first" | "run.boot")
+        || path.starts_with("run.first[")
+        || path.starts_with("run.boot[")
+        || path.starts_with("ssh.host_keys.") && path.ends_with("_private")
+        || path.starts_with("file[") && contents.iter().any(|key| path.ends_with(&format!("].{key}")))
 }
 
 fn show(value: &Value) -> String {

@@ -16,24 +16,37 @@
 //! assert_eq!(error.to_string(), "node.toml:2:1: hostnme: unknown key (did you mean \"hostname\"?)");
 //! ```
 
-mod cloud;
+mod ca;
+pub(crate) mod cloud;
 mod document;
 mod fields;
+mod file;
 mod node;
 mod parse;
 mod problem;
+mod run;
 mod sample;
 mod secret;
+mod ssh;
 mod tree;
+mod user;
 mod values;
 
+pub use ca::{Ca, Certificate};
 pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
+pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
 pub use node::{
     DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
 };
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use run::{Command, Run};
 pub use sample::SAMPLE;
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
+pub use ssh::{HostKey, HostKeyType, Ssh};
 pub use tree::Origin;
+pub use user::{AccountName, SudoRule, User};
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
+
+#[cfg(test)]
+pub(crate) use ca::tests::pem as test_certificate;

@@ -122,12 +122,12 @@ fn walk<'a>(root: &Path, path: &'a str, make: Option<Ids>) -> io::Result<(OwnedF
             (Err(Errno::NOENT), Some(ids)) => {
                 mkdirat(&directory, part, Mode::from_raw_mode(0o755))?;
                 let next = openat(&directory, part, DIRECTORY, Mode::empty())?;
-                let made = File::from(next);
-                own(&made, ids)?;
+                let opened = File::from(next);
+                own(&opened, ids)?;
                 // The umask took bits from the mode given to mkdir.
-                made.set_permissions(Permissions::from_mode(0o755))?;
+                opened.set_permissions(Permissions::from_mode(0o755))?;
                 rustix::fs::fsync(&directory)?;
-                OwnedFd::from(made)
+                OwnedFd::from(opened)
             }
             (Err(error), _) => return Err(error.into()),
         };

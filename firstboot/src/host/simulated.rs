@@ -138,7 +138,7 @@ impl SimulatedHost {
     /// What Debian's program does with `--localcertsdir` and `--certsconf`; a test compares it with the real one.
     fn update_ca_certificates(disk: &mut Disk, arguments: &[&str]) {
         let mut bundle = if arguments.contains(&"--certsconf") { Vec::new() } else { b"image\n".to_vec() };
-        let local = |name: &str| name.starts_with("/etc/ssl/ingot/") && name.ends_with(".crt");
+        let local = |name: &str| name.starts_with("/etc/ssl/ingot/ingot-");
         for (_, (bytes, _)) in disk.files.iter().filter(|(name, _)| local(name)) {
             bundle.extend_from_slice(bytes);
         }

@@ -7,10 +7,7 @@ use super::volume::{Volume, VolumeError};
 use crate::config::{Document, Format, Machine};
 
 /// Files of NoCloud that this version does not read.
-const UNREAD: [(&str, &str); 2] = [
-    ("network-config", "is not read; write [[network]] in node.toml"),
-    ("vendor-data", "is not read; what a vendor sets belongs into the role"),
-];
+const UNREAD: [(&str, &str); 1] = [("network-config", "is not read; write [[network]] in node.toml")];
 
 struct Files<'a> {
     volume: &'a Volume,
@@ -35,13 +32,14 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Reads a NoCloud medium: `meta-data`, `user-data`, and over them a `node.toml`.
+/// Reads a NoCloud medium: `meta-data`, `vendor-data`, `user-data`, and over them a `node.toml`.
 ///
 /// # Errors
 /// All of [`VolumeError`].
 pub fn documents_of_cidata(volume: &Volume, label: &str, _: &Machine, found: &mut Found) -> Result<(), VolumeError> {
     let files = Files::new(volume, label)?;
     found.documents.extend(files.read("meta-data", Format::MetaData)?);
+    found.documents.extend(files.read("vendor-data", Format::VendorData)?);
     found.documents.extend(files.read("user-data", Format::UserData)?);
     found.documents.extend(files.read("node.toml", Format::NodeToml)?);
     for (name, what) in UNREAD {
@@ -133,9 +131,9 @@ mod tests {
     #[test]
     fn a_nocloud_medium_has_its_order_and_says_what_is_not_read() {
         let files =
-            [("user-data", "u"), ("meta-data", "m"), ("node.toml", "n"), ("network-config", "x"), ("vendor-data", "")];
+            [("user-data", "u"), ("meta-data", "m"), ("node.toml", "n"), ("network-config", "x"), ("vendor-data", "v")];
         let found = found(&files, documents_of_cidata);
-        assert_eq!(names(&found), ["L:meta-data", "L:user-data", "L:node.toml"]);
+        assert_eq!(names(&found), ["L:meta-data", "L:vendor-data", "L:user-data", "L:node.toml"]);
         assert_eq!(found.notes, ["L:network-config is not read; write [[network]] in node.toml"]);
     }
 }

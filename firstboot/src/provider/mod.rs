@@ -6,7 +6,7 @@
 //! | order | source | documents |
 //! |---|---|---|
 //! | 1 | the image | `/usr/lib/ingot/role.toml` |
-//! | 2 | a volume labelled `CIDATA` (or `cidata`) | `meta-data`, `user-data`, `node.toml` |
+//! | 2 | a volume labelled `CIDATA` (or `cidata`) | `meta-data`, `vendor-data`, `user-data`, `node.toml` |
 //! | 3 | a volume labelled `INGOT` | `node.toml`, then `<mac>.toml`, `<serial>.toml`, `<uuid>.toml` of this machine |
 //!
 //! A new source (a credential, a URL) is one more entry in [`Sources`].
@@ -83,7 +83,7 @@ impl Sources for LabelledMedia {
 /// The role's defaults, as the image has them; empty where it has none.
 pub fn role_defaults(host: &dyn crate::host::Host) -> Result<Vec<Document>, crate::host::HostError> {
     let bytes = host.read(ROLE_DEFAULTS, crate::config::MAXIMUM_DOCUMENT_BYTES as u64)?;
-    let document = |bytes| Document { name: ROLE_DEFAULTS.to_owned(), format: Format::PartToml, bytes };
+    let document = |bytes| Document { name: ROLE_DEFAULTS.to_owned(), format: Format::RoleToml, bytes };
     // A role without defaults has an empty file, or only comments; that is no mistake.
     let says_something = |bytes: &Vec<u8>| {
         String::from_utf8_lossy(bytes).lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'))

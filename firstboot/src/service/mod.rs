@@ -8,6 +8,7 @@
 //! nothing. So a failure, a changed medium and a power cut are the same case: the next attempt. Nothing is ever
 //! given up; every wait is visible in the status.
 
+mod commands;
 mod obtain;
 mod offer;
 #[cfg(test)]
@@ -144,6 +145,7 @@ impl<'a> Service<'a> {
         if self.first_time(Code::ConfigFound) {
             self.report.report(Code::ConfigFound, &obtained.from);
             loaded.warnings.iter().for_each(|warning| self.report.note(&format!("warning: {warning}")));
+            loaded.notes.iter().for_each(|note| self.report.note(&note.to_string()));
         }
         let plan = Plan::new(&loaded.config, &machine, archives(self.host, &facts)?);
         if self.first_time(Code::Applying) {
@@ -156,11 +158,13 @@ impl<'a> Service<'a> {
         // A node that has joined is started by systemd alone, unless an image that knew of no such file made it join.
         self.to_release |= held_back || journal.joined().is_none();
         self.carry_out(&plan.steps, &mut journal)?;
+        self.run_at_boot(&plan.run)?;
         if self.to_release && !self.released {
             self.host.run("systemctl", &["start", "--no-block", "multi-user.target"], RELEASE_PATIENCE)?;
             self.released = true;
         }
         self.wait_for_network(&loaded, plan.join.is_some())?;
+        self.run_first(&plan.run, &mut journal)?;
         self.join(&plan, &loaded, &machine, &mut journal)
     }
 
@@ -171,7 +175,7 @@ impl<'a> Service<'a> {
     fn carry_out(&self, steps: &[Step], journal: &mut Journal<'_>) -> Result<(), Failure> {
         for step in steps {
             let (name, inputs) = (step.name().to_owned(), step.inputs());
-            if journal.is_done(&name, &inputs) {
+            if journal.is_done(&name, &inputs) || step.sets_nothing() && !journal.knows(&name) {
                 continue;
             }
             journal.begin(&name, &inputs)?;

@@ -314,3 +314,6 @@ fn first_attempts_of_a_site_are_spread() {
     assert!(moments.len() > 90 && moments.iter().all(|moment| *moment < window));
     assert_eq!(splay("x", Duration::ZERO), Duration::ZERO);
 }
+
+#[path = "commands_tests.rs"]
+mod commands;

@@ -23,7 +23,7 @@ fn check_file(global: &Global, file: &Path, role: Option<&str>, printer: &Printe
         let text = toml::to_string(&profile.config).map_err(Failure::input)?;
         documents.push(Document {
             name: format!("defaults of {role}"),
-            format: Format::PartToml,
+            format: Format::RoleToml,
             bytes: text.into_bytes(),
         });
     }
@@ -32,6 +32,9 @@ fn check_file(global: &Global, file: &Path, role: Option<&str>, printer: &Printe
     let checked = check(&documents).map_err(Failure::input)?;
     for warning in &checked.warnings {
         printer.warn(&warning.to_string());
+    }
+    for note in &checked.notes {
+        printer.warn(&format!("needs nothing: {note}"));
     }
     let open: Vec<String> =
         checked.others.as_ref().err().map(|e| e.problems.iter().map(|p| p.key.clone()).collect()).unwrap_or_default();
