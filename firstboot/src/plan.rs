@@ -3,8 +3,10 @@
 //! Takes a valid configuration and what the image brings; gives the steps and the join. The same plan is printed by
 //! `firstboot check` and carried out by the service.
 
-use crate::config::{Hostname, Join, Machine, NodeConfig, Run};
-use crate::step::{Archive, Step};
+use serde::Serialize;
+
+use crate::config::{Command, Hostname, Join, Machine, NodeConfig, Run};
+use crate::step::{Archive, Effect, Step};
 
 /// The steps of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,17 @@ pub struct Plan {
     pub run: Run,
     /// What it joins at last.
     pub join: Option<Join>,
+}
+
+/// One step, or the join, with all that it does to the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// The step's name: `network`, `join`.
+    pub name: String,
+    /// What it is for, for people.
+    pub text: String,
+    /// What it does, in order; secrets are not shown.
+    pub effects: Vec<Effect>,
 }
 
 impl Plan {
@@ -37,6 +50,35 @@ impl Plan {
         Self { steps, engine_steps, run: config.run.clone(), join: config.join.clone() }
     }
 
+    /// Everything that the plan does to the machine, in order. Nothing here needs the machine: what a step only finds
+    /// out there, such as the address towards a manager, is said in parentheses.
+    pub fn effects(&self) -> Vec<Planned> {
+        let planned =
+            |step: &Step| Planned { name: step.name().into(), text: step.describe(), effects: step.effects() };
+        let said = |step: &&Step| !step.sets_nothing();
+        let mut all: Vec<Planned> = self.steps.iter().filter(said).map(planned).collect();
+        if let Some(text) = self.commands() {
+            let commands = |list: &[Command], when: &str| -> Vec<Effect> {
+                (0..list.len()).map(|index| Effect::setting(format!("run.{when}[{index}]"), "(command)")).collect()
+            };
+            let mut effects = commands(&self.run.boot, "boot");
+            effects.extend(commands(&self.run.first, "first"));
+            all.push(Planned { name: "run".into(), text, effects });
+        }
+        all.extend(self.engine_steps.iter().map(planned));
+        if let Some(join) = &self.join {
+            let driver = crate::join::driver(join);
+            all.push(Planned { name: "join".into(), text: driver.describe(), effects: driver.effects() });
+        }
+        all
+    }
+
+    /// The commands of the configuration in words, where it has any.
+    fn commands(&self) -> Option<String> {
+        let (boot, first) = (self.run.boot.len(), self.run.first.len());
+        (boot + first > 0).then(|| format!("{boot} commands at each start, {first} once before the join"))
+    }
+
     /// The plan in words, one line for each step.
     pub fn describe(&self) -> Vec<String> {
         let mut lines: Vec<String> = self
@@ -46,10 +88,7 @@ impl Plan {
             .filter(|step| !step.sets_nothing())
             .map(|step| format!("{}: {}", step.name(), step.describe()))
             .collect();
-        if self.run != Run::default() {
-            let (boot, first) = (self.run.boot.len(), self.run.first.len());
-            lines.push(format!("run: {boot} commands at each start, {first} once before the join"));
-        }
+        lines.extend(self.commands().map(|text| format!("run: {text}")));
         lines.push(match &self.join {
             None => "join: nothing".into(),
             Some(join) => format!("join: {}", crate::join::driver(join).describe()),
@@ -67,6 +106,36 @@ pub fn hostname(config: &NodeConfig, machine: &Machine) -> Hostname {
 mod tests {
     use super::*;
     use crate::config::{Document, Format, load};
+
+    const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
+
+    fn effects(join: &str) -> String {
+        let text = format!("version = 1\n[join]\ndriver = \"docker-swarm\"\n{join}\nsecret = \"{SECRET}\"\n");
+        let documents = [Document { name: "f".into(), format: Format::NodeToml, bytes: text.into_bytes() }];
+        let machine = Machine::default();
+        let config = load(&documents, &machine).unwrap().config;
+        let planned = Plan::new(&config, &machine, Vec::new()).effects();
+        let shown = planned.iter().flat_map(|planned| &planned.effects).flat_map(Effect::lines);
+        let shown = shown.collect::<Vec<_>>().join("\n");
+        assert!(!format!("{shown}{planned:?}{}", serde_json::to_string(&planned).unwrap()).contains(SECRET));
+        shown
+    }
+
+    #[test]
+    fn the_effects_name_files_units_and_join_requests() {
+        let worker = effects("role = \"worker\"\nmanagers = [\"10.77.0.10\", \"m2.lan\"]");
+        for expected in [
+            "write /etc/hostname (mode 0644)\n    ingot\n",
+            "run systemctl restart systemd-networkd.service",
+            "run systemctl start docker.service\nask rendezvous: the worker token, from 10.77.0.10 or m2.lan port 7390",
+            "\"RemoteAddrs\":[\"10.77.0.10:2377\",\"m2.lan:2377\"]",
+            "\"JoinToken\":\"(secret)\"",
+        ] {
+            assert!(worker.contains(expected), "{expected:?} is not in:\n{worker}");
+        }
+        let manager = effects("role = \"manager\"\nadvertise = \"10.77.0.10\"");
+        assert!(manager.contains("ask docker: POST /swarm/init {\"AdvertiseAddr\":\"10.77.0.10\""), "{manager}");
+    }
 
     #[test]
     fn a_plan_says_what_it_does() {

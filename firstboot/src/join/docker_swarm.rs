@@ -10,13 +10,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::engine::{Body, EngineError, Request, Response};
-use super::{Driver, JoinError, Joiner, Membership, Offer, start_docker};
+use super::{Driver, JoinError, Joiner, Membership, Offer, START_DOCKER, start_docker};
 use crate::config::{Advertise, DockerSwarm, HostAddress, Secret, SwarmRole};
 use crate::host::{Host, HostError};
 use crate::rendezvous::{Grant, Refusal, RendezvousError};
+use crate::step::Effect;
 
 /// The port of Swarm's managers.
 const SWARM_PORT: u16 = 2377;
+const INIT: &str = "/swarm/init";
+const JOIN: &str = "/swarm/join";
 /// A clock that is off by more is set to the manager's, unless a time server has set it.
 const CLOCK_TOLERANCE_SECONDS: u64 = 30;
 /// How long a pending join may stay pending before it is given up, in seconds.
@@ -80,10 +83,7 @@ impl SwarmDriver {
         }
         let advertise = self.advertise(joiner.host, &own)?;
         let v6 = matches!(advertise, Advertise::Ip(IpAddr::V6(_)));
-        let listen =
-            if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, SWARM_PORT)) } else { ([0; 4], SWARM_PORT).into() };
-        let body = json!({ "ListenAddr": listen.to_string(), "AdvertiseAddr": advertise.to_string(), "Spec": {} });
-        let answer = post(joiner.host, "/swarm/init", &body)?;
+        let answer = post(joiner.host, INIT, &init_body(v6, &advertise.to_string()))?;
         if is_already_member(&answer) {
             return Ok(());
         }
@@ -152,15 +152,8 @@ impl SwarmDriver {
                 .map_or_else(String::new, |address| address.to_string()),
         };
         let v6 = managers.first().is_some_and(SocketAddr::is_ipv6);
-        let listen =
-            if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, SWARM_PORT)) } else { ([0; 4], SWARM_PORT).into() };
-        let body = json!({
-            "ListenAddr": listen.to_string(),
-            "AdvertiseAddr": advertise,
-            "RemoteAddrs": managers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "JoinToken": token.expose(),
-        });
-        let answer = post(joiner.host, "/swarm/join", &body)?;
+        let managers: Vec<String> = managers.iter().map(ToString::to_string).collect();
+        let answer = post(joiner.host, JOIN, &join_body(v6, &advertise, &managers, token.expose()))?;
         if is_already_member(&answer) {
             return Ok(());
         }
@@ -188,6 +181,38 @@ impl Driver for SwarmDriver {
             (SwarmRole::Worker, Some(_)) => format!("docker-swarm worker, joins {managers} with a token"),
             (SwarmRole::Worker, None) => format!("docker-swarm worker, asks {managers} for a token"),
         }
+    }
+
+    fn effects(&self) -> Vec<Effect> {
+        let swarm = &self.swarm;
+        let call = |service: &str, request: String| Effect::Call { service: service.into(), request };
+        let mut effects = vec![Effect::run(START_DOCKER)];
+        let given = swarm.advertise.as_ref().map(ToString::to_string);
+        if swarm.token.is_none() && swarm.role == SwarmRole::Manager {
+            let v6 = matches!(swarm.advertise, Some(Advertise::Ip(IpAddr::V6(_))));
+            let first = swarm.managers.first().map(ToString::to_string);
+            let advertise = given.or(first).unwrap_or_else(|| "(this node's only address)".into());
+            effects.push(call("docker", format!("POST {INIT} {}", init_body(v6, &advertise))));
+            return effects;
+        }
+        if swarm.token.is_none() {
+            let managers = swarm.managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let request = format!("the worker token, from {managers} port {}", swarm.rendezvous_port);
+            effects.push(call("rendezvous", request));
+        }
+        let v6 = matches!(swarm.managers.first(), Some(HostAddress::Ip(IpAddr::V6(_))));
+        let managers: Vec<String> = swarm
+            .managers
+            .iter()
+            .map(|manager| match manager {
+                HostAddress::Ip(address) => SocketAddr::new(*address, SWARM_PORT).to_string(),
+                HostAddress::Name(name) => format!("{name}:{SWARM_PORT}"),
+            })
+            .collect();
+        let advertise = given.unwrap_or_else(|| "(the address towards the manager)".into());
+        let body = join_body(v6, &advertise, &managers, "(secret)");
+        effects.push(call("docker", format!("POST {JOIN} {body}")));
+        effects
     }
 
     fn preflight(&self, host: &dyn Host) -> Result<(), JoinError> {
@@ -286,6 +311,20 @@ impl Driver for SwarmDriver {
         let answer = host.engine(&Request::get("/swarm"))?.accepted("to show the swarm")?;
         Ok(Secret::new(decode::<Swarm>(&answer)?.join_tokens.worker))
     }
+}
+
+/// All addresses of this node, of one family.
+fn listen(v6: bool) -> String {
+    let address = if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, SWARM_PORT)) } else { ([0; 4], SWARM_PORT).into() };
+    address.to_string()
+}
+
+fn init_body(v6: bool, advertise: &str) -> serde_json::Value {
+    json!({ "ListenAddr": listen(v6), "AdvertiseAddr": advertise, "Spec": {} })
+}
+
+fn join_body(v6: bool, advertise: &str, managers: &[String], token: &str) -> serde_json::Value {
+    json!({ "ListenAddr": listen(v6), "AdvertiseAddr": advertise, "RemoteAddrs": managers, "JoinToken": token })
 }
 
 fn post(host: &dyn Host, path: &str, body: &serde_json::Value) -> Result<Response, JoinError> {

@@ -18,6 +18,7 @@ use crate::config::{Join, Secret};
 use crate::host::{Host, HostError};
 use crate::rendezvous::{NodeIdentity, RendezvousError};
 use crate::status::Code;
+use crate::step::{Content, Effect};
 
 use engine::{EngineError, Request};
 
@@ -77,6 +78,17 @@ pub struct RenderedFile {
     pub mode: u32,
 }
 
+impl From<RenderedFile> for Effect {
+    fn from(file: RenderedFile) -> Self {
+        let content = match Content::from(file.content) {
+            // What only its owner may read holds a secret.
+            Content::Text(text) if file.mode & 0o077 == 0 => Content::Secret(Secret::new(text)),
+            content => content,
+        };
+        Effect::File { path: file.path.into(), mode: file.mode, content }
+    }
+}
+
 /// What the node is in its cluster, once it is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
@@ -107,6 +119,12 @@ pub trait Driver: Send + Sync {
     /// Files that must be there before its units start.
     fn render(&self) -> Vec<RenderedFile> {
         Vec::new()
+    }
+
+    /// What joining does to the machine, without a machine and in order: the files of [`Driver::render`], the units
+    /// that are started, what the cluster's programs are asked for. Secrets are left out.
+    fn effects(&self) -> Vec<Effect> {
+        self.render().into_iter().map(Effect::from).collect()
     }
 
     /// Starts what the join needs and checks that it works.
@@ -149,12 +167,16 @@ pub fn driver(join: &Join) -> Box<dyn Driver> {
     }
 }
 
+/// What starts the container engine.
+const START_DOCKER: [&str; 3] = ["systemctl", "start", "docker.service"];
+
 /// Starts the container engine and waits until it answers.
 ///
 /// # Errors
 /// [`JoinError::Preflight`] with the reason.
 pub fn start_docker(host: &dyn Host) -> Result<(), JoinError> {
-    let started = host.run("systemctl", &["start", "docker.service"], Duration::from_mins(5));
+    let [program, arguments @ ..] = START_DOCKER;
+    let started = host.run(program, &arguments, Duration::from_mins(5));
     started.map_err(|error| JoinError::Preflight(format!("docker.service does not start: {error}")))?;
     let mut last = None;
     for _ in 0..ENGINE_TRIES {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::StepError;
+use super::{Effect, StepError};
 use crate::config::{Ca, Certificate};
 use crate::host::Host;
 
@@ -21,6 +21,24 @@ const PROGRAM: &str = "/usr/sbin/update-ca-certificates";
 const MAXIMUM_BUNDLE_BYTES: u64 = 16 * 1024 * 1024;
 const LIMIT: Duration = Duration::from_mins(2);
 
+/// What it does, without a machine.
+pub fn effects(ca: &Ca) -> Vec<Effect> {
+    let mut effects: Vec<Effect> =
+        named(ca).map(|(name, certificate)| Effect::text(format!("{DIRECTORY}/{name}"), certificate.pem())).collect();
+    let argv = std::iter::once(PROGRAM).chain(arguments(ca)).map(str::to_owned).collect();
+    effects.push(Effect::Run { argv });
+    effects
+}
+
+fn named(ca: &Ca) -> impl Iterator<Item = (String, &Certificate)> {
+    ca.certificates.iter().enumerate().map(|(index, certificate)| (format!("ingot-{index:02}.crt"), certificate))
+}
+
+fn arguments(ca: &Ca) -> impl Iterator<Item = &'static str> {
+    let only: &[&str] = if ca.only { &["--certsconf", NONE] } else { &[] };
+    ["--fresh", "--localcertsdir", DIRECTORY].into_iter().chain(only.iter().copied())
+}
+
 pub fn apply(host: &dyn Host, ca: &Ca) -> Result<(), StepError> {
     let there = host.list(DIRECTORY)?;
     if ca.certificates.is_empty() && there.is_empty() {
@@ -31,12 +49,7 @@ pub fn apply(host: &dyn Host, ca: &Ca) -> Result<(), StepError> {
             "[ca]: the image has no update-ca-certificates; add the package ca-certificates to the role's profile";
         return Err(StepError::Unfit(text.into()));
     }
-    let wanted: Vec<(String, &Certificate)> = ca
-        .certificates
-        .iter()
-        .enumerate()
-        .map(|(index, certificate)| (format!("ingot-{index:02}.crt"), certificate))
-        .collect();
+    let wanted: Vec<(String, &Certificate)> = named(ca).collect();
     host.write(PENDING, b"", 0o644)?;
     for (name, certificate) in &wanted {
         host.write(&format!("{DIRECTORY}/{name}"), certificate.pem().as_bytes(), 0o644)?;
@@ -47,14 +60,12 @@ pub fn apply(host: &dyn Host, ca: &Ca) -> Result<(), StepError> {
             host.remove(&file)?;
         }
     }
-    let mut arguments = vec!["--fresh", "--localcertsdir", DIRECTORY];
     if ca.only {
         host.write(NONE, b"# [ca] only = true: none of the image's certificates.\n", 0o644)?;
-        arguments.extend(["--certsconf", NONE]);
     } else {
         host.remove(NONE)?;
     }
-    host.run(PROGRAM, &arguments, LIMIT)?;
+    host.run(PROGRAM, &arguments(ca).collect::<Vec<_>>(), LIMIT)?;
     let bundle = host.read(BUNDLE, MAXIMUM_BUNDLE_BYTES)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&bundle);
     // Between its lines a bundle may have other line ends; what counts is the certificate.

@@ -2,7 +2,7 @@ use super::*;
 use crate::config::{Document, Format, Machine, load};
 use crate::host::simulated::SimulatedHost;
 use crate::step::Step;
-use crate::step::pulled::at_every_point;
+use crate::step::pulled::{at_every_point, does_what_it_says};
 
 fn ca(numbers: &[u8], only: bool) -> Ca {
     let all: String =
@@ -45,6 +45,12 @@ fn what_the_program_does_not_do_is_noticed() {
     let host = machine();
     host.state().failing = vec![PROGRAM];
     assert!(apply(&host, &ca(&[1], false)).is_err());
+}
+
+#[test]
+fn it_does_what_its_effects_say() {
+    does_what_it_says(&machine(), &Step::Ca(ca(&[1, 2], true)));
+    does_what_it_says(&machine(), &Step::Ca(ca(&[1], false)));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::StepError;
 use super::accounts::Accounts;
+use super::{Content, Effect, StepError};
 use crate::config::{NodeFile, Owner};
 use crate::host::{Host, Ids, Standing};
 
@@ -64,6 +64,22 @@ pub fn apply(host: &dyn Host, files: &[NodeFile]) -> Result<(), StepError> {
         host.write_as(path, &content, file.mode, ids).map_err(|error| explain(path, error))?;
     }
     Ok(())
+}
+
+/// What it does, without a machine. Contents may be secret and are only counted.
+pub fn effects(files: &[NodeFile]) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for file in files {
+        let (path, bytes) = (file.path.to_string(), file.content.0.clone());
+        if file.append {
+            effects.push(Effect::setting(format!("the end of {path}"), format!("({} bytes)", bytes.len())));
+        } else {
+            effects.push(Effect::File { path: path.clone(), mode: file.mode, content: Content::Bytes(bytes) });
+        }
+        effects
+            .extend(file.owner.iter().map(|owner| Effect::setting(format!("the owner of {path}"), owner.to_string())));
+    }
+    effects
 }
 
 fn record_of(path: &str) -> String {

@@ -3,7 +3,7 @@ use crate::config::{Document, Format, Machine, load};
 use crate::host::RealHost;
 use crate::host::simulated::SimulatedHost;
 use crate::step::Step;
-use crate::step::pulled::at_every_point;
+use crate::step::pulled::{at_every_point, does_what_it_says};
 
 fn files(text: &str) -> Vec<NodeFile> {
     let documents = [Document { name: "f".into(), format: Format::PartToml, bytes: text.as_bytes().to_vec() }];
@@ -22,7 +22,7 @@ fn machine() -> SimulatedHost {
 fn some() -> Vec<NodeFile> {
     files(
         "[[file]]\npath = \"/etc/motd\"\ncontent = \"more\\n\"\nappend = true\n\
-         [[file]]\npath = \"/home/ops/new\"\ncontent = \"secret\"\nmode = \"0600\"\nowner = \"ops\"\n\
+         [[file]]\npath = \"/home/ops/new\"\ncontent = \"hunter2\"\nmode = \"0600\"\nowner = \"ops\"\n\
          [[file]]\npath = \"/etc/resolv.conf\"\ncontent = \"nameserver 10.0.0.1\\n\"\nowner = \"root:adm\"\n",
     )
 }
@@ -46,6 +46,11 @@ fn files_are_written_with_owner_and_mode_and_go_again() {
     assert_eq!(host.disk().links["/etc/resolv.conf"], "../run/stub");
     apply(&host, &[]).unwrap();
     assert_eq!(host.disk(), before, "nothing is left");
+}
+
+#[test]
+fn it_does_what_its_effects_say() {
+    does_what_it_says(&machine(), &Step::Files(some()));
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::StepError;
+use super::{Effect, StepError};
 use crate::host::Host;
 use crate::join::engine::{Body, EngineError, Request};
 
 /// Where the archives lie.
 pub const DIRECTORY: &str = "/usr/share/ingot/containers";
 
+const LOAD: &str = "/images/load?quiet=1";
 const MAXIMUM_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// An archive on the image. Its name and size, with the image's identity, stand for its content: the root is
@@ -63,6 +64,12 @@ pub fn images_of(archive: &Path) -> io::Result<Vec<ArchiveImage>> {
     Err(io::Error::new(io::ErrorKind::InvalidData, "it has no manifest.json; make it with `docker save`"))
 }
 
+/// One request for each archive.
+pub fn effects(archives: &[Archive]) -> Vec<Effect> {
+    let request = |archive: &Archive| format!("POST {LOAD} with {DIRECTORY}/{}", archive.name);
+    archives.iter().map(|archive| Effect::Call { service: "docker".into(), request: request(archive) }).collect()
+}
+
 /// Loads all archives, but for those whose images the engine has already.
 pub fn load(host: &dyn Host, archives: &[Archive]) -> Result<(), StepError> {
     for archive in archives {
@@ -71,7 +78,7 @@ pub fn load(host: &dyn Host, archives: &[Archive]) -> Result<(), StepError> {
         if !images.is_empty() && images.iter().all(|image| is_present(host, image)) {
             continue;
         }
-        let request = Request::post("/images/load?quiet=1", Body::Archive(Path::new(&path)));
+        let request = Request::post(LOAD, Body::Archive(Path::new(&path)));
         let answer = host.engine(&request)?.accepted(&format!("to load {}", archive.name))?;
         // The status is sent before the work: what went wrong later stands in the stream of its messages.
         if let Some(message) = error_in(&answer.body) {

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod ca;
+mod effect;
 mod files;
 pub mod images;
 mod network;
@@ -24,6 +25,7 @@ use crate::join::engine::EngineError;
 use crate::journal::Inputs;
 use crate::status::Code;
 
+pub use effect::{Content, Effect, perform};
 pub use images::Archive;
 
 /// How long one program of a step may run.
@@ -139,6 +141,23 @@ impl Step {
             Step::Network(_) => Code::NetworkFailed,
             Step::LoadImages(_) => Code::ImagesFailed,
             _ => Code::StepFailed,
+        }
+    }
+
+    /// What it does to the machine, without a machine: [`Step::apply`] performs the same effects, with what it must
+    /// look at first.
+    pub fn effects(&self) -> Vec<Effect> {
+        match self {
+            Step::Hostname(name) => settings::hostname_effects(name),
+            Step::Timezone(zone) => settings::timezone_effects(zone),
+            Step::Users(users) => users::effects(users),
+            Step::Ca(ca) => ca::effects(ca),
+            Step::Files(files) => files::effects(files),
+            Step::SshKeys(keys) => settings::ssh_keys_effects(keys),
+            Step::Ssh(ssh) => ssh::effects(ssh),
+            Step::Network(networks) => network::effects(networks),
+            Step::Ntp(servers) => settings::ntp_effects(servers),
+            Step::LoadImages(archives) => images::effects(archives),
         }
     }
 

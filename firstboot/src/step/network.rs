@@ -3,9 +3,9 @@
 //! One file for each `[[network]]`, numbered so that they come before the image's `80-ingot-dhcp.network`, which
 //! gives DHCP to every wired interface that none of them matches. Files of an earlier configuration are removed.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::effect::{Effect, perform};
 use super::{PATIENCE, StepError};
 use crate::config::{InterfaceMatch, Network};
 use crate::host::Host;
@@ -13,22 +13,19 @@ use crate::host::Host;
 const DIRECTORY: &str = "/etc/systemd/network";
 const PREFIX: &str = "10-ingot-";
 
+pub fn effects(networks: &[Network]) -> Vec<Effect> {
+    let name = |index: usize| format!("{PREFIX}{index:02}.network");
+    let files = networks.iter().enumerate();
+    let mut effects: Vec<Effect> =
+        files.map(|(index, network)| Effect::text(format!("{DIRECTORY}/{}", name(index)), render(network))).collect();
+    let keep = (0..networks.len()).map(name).collect();
+    effects.push(Effect::Sweep { directory: DIRECTORY.into(), prefix: PREFIX.into(), keep });
+    effects.push(Effect::run(["systemctl", "restart", "systemd-networkd.service"]));
+    effects
+}
+
 pub fn apply(host: &dyn Host, networks: &[Network]) -> Result<(), StepError> {
-    let files: BTreeMap<String, String> = networks
-        .iter()
-        .enumerate()
-        .map(|(index, network)| (format!("{PREFIX}{index:02}.network"), render(network)))
-        .collect();
-    for (name, text) in &files {
-        host.write(&format!("{DIRECTORY}/{name}"), text.as_bytes(), 0o644)?;
-    }
-    for (name, _) in host.list(DIRECTORY)? {
-        if name.starts_with(PREFIX) && !files.contains_key(&name) {
-            host.remove(&format!("{DIRECTORY}/{name}"))?;
-        }
-    }
-    host.run("systemctl", &["restart", "systemd-networkd.service"], PATIENCE)?;
-    Ok(())
+    perform(host, &effects(networks), PATIENCE)
 }
 
 /// The file for one `[[network]]`.

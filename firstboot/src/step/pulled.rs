@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::Step;
+use super::{Effect, Step};
 use crate::host::simulated::{Killed, SimulatedHost};
 
 /// Carries out `steps` one after another on machines that `machine` makes, the last of them cut off at every point and
@@ -33,4 +33,23 @@ pub fn at_every_point(machine: impl Fn() -> SimulatedHost, steps: &[Step]) -> u6
         assert_eq!(host.disk(), reference.disk(), "repeated after point {point}");
     }
     points
+}
+
+/// Carries a step out and finds everything there that its effects say.
+pub fn does_what_it_says(host: &SimulatedHost, step: &Step) {
+    step.apply(host).unwrap();
+    let state = host.state();
+    for effect in step.effects() {
+        match effect {
+            Effect::File { path, mode, content } => {
+                assert_eq!(state.disk.files.get(&path), Some(&(content.bytes().to_vec(), mode)), "{path}");
+            }
+            Effect::Remove { path } => assert!(!state.disk.files.contains_key(&path), "{path}"),
+            Effect::Run { argv } => assert!(state.commands.contains(&argv.join(" ")), "{argv:?}: {:?}", state.commands),
+            Effect::Setting { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let shown = format!("{:?}", step.effects());
+    assert!(!shown.contains("PRIVATE KEY") && !shown.contains("hunter2"), "{shown}");
 }

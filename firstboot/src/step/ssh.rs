@@ -5,13 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{PATIENCE, StepError};
+use super::{Content, Effect, PATIENCE, StepError};
 use crate::config::{HostKey, HostKeyType, Ssh};
 use crate::host::Host;
 
 const SETTINGS: &str = "/etc/ssh/sshd_config.d/05-ingot-node.conf";
 /// Which host keys are the configuration's, one kind a line.
 const STATE: &str = "/var/lib/ingot/host-keys";
+
+/// It makes a key only where there is none.
+const RENEW: [&str; 3] = ["systemctl", "restart", "ingot-ssh-hostkeys.service"];
+const RELOAD: [&str; 4] = ["systemctl", "--no-block", "try-reload-or-restart", "ssh.service"];
 
 fn path(kind: HostKeyType) -> String {
     format!("/etc/ssh/ssh_host_{}_key", kind.name())
@@ -41,10 +45,36 @@ pub fn apply(host: &dyn Host, ssh: &Ssh) -> Result<(), StepError> {
     } else {
         host.write(SETTINGS, settings.as_bytes(), 0o644)?;
     }
-    // It makes a key only where there is none.
-    host.run("systemctl", &["restart", "ingot-ssh-hostkeys.service"], PATIENCE)?;
-    host.run("systemctl", &["--no-block", "try-reload-or-restart", "ssh.service"], PATIENCE)?;
+    host.run(RENEW[0], &RENEW[1..], PATIENCE)?;
+    host.run(RELOAD[0], &RELOAD[1..], PATIENCE)?;
     keep(host, now.iter())
+}
+
+/// What it does, without a machine.
+pub fn effects(ssh: &Ssh) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for (kind, key) in &ssh.host_keys {
+        let file = path(*kind);
+        let private = Content::Secret(key.private.clone());
+        effects.push(Effect::File { path: file.clone(), mode: 0o600, content: private });
+        let rest = beside(key).into_iter().filter_map(|(suffix, text)| Some((suffix, text?)));
+        effects.extend(rest.map(|(suffix, text)| Effect::text(format!("{file}{suffix}"), text)));
+    }
+    let settings = settings(ssh);
+    if settings.is_empty() {
+        effects.push(Effect::Remove { path: SETTINGS.into() });
+    } else {
+        effects.push(Effect::text(SETTINGS, settings));
+    }
+    effects.push(Effect::run(RENEW));
+    effects.push(Effect::run(RELOAD));
+    effects
+}
+
+/// What stands beside a private key, by the endings of the files.
+fn beside(key: &HostKey) -> [(&'static str, Option<String>); 2] {
+    let line = |text: String| format!("{text}\n");
+    [(".pub", key.public.as_ref().map(ToString::to_string).map(line)), ("-cert.pub", key.certificate.clone().map(line))]
 }
 
 fn keep<'a>(host: &dyn Host, kinds: impl Iterator<Item = &'a HostKeyType>) -> Result<(), StepError> {
@@ -66,11 +96,9 @@ fn write(host: &dyn Host, kind: HostKeyType, key: &HostKey) -> Result<(), StepEr
         let text = format!("ssh.host_keys.{}_private: ssh-keygen cannot read it; was it cut off?", kind.name());
         return Err(StepError::Unfit(text));
     }
-    for (suffix, text) in
-        [(".pub", key.public.as_ref().map(ToString::to_string)), ("-cert.pub", key.certificate.clone())]
-    {
+    for (suffix, text) in beside(key) {
         match text {
-            Some(text) => host.write(&format!("{file}{suffix}"), format!("{text}\n").as_bytes(), 0o644)?,
+            Some(text) => host.write(&format!("{file}{suffix}"), text.as_bytes(), 0o644)?,
             None => host.remove(&format!("{file}{suffix}"))?,
         }
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::config::{Document, Format, Machine, load};
 use crate::host::simulated::SimulatedHost;
 use crate::step::Step;
-use crate::step::pulled::at_every_point;
+use crate::step::pulled::{at_every_point, does_what_it_says};
 
 fn ssh(text: &str) -> Ssh {
     let documents = [Document { name: "f".into(), format: Format::PartToml, bytes: text.as_bytes().to_vec() }];
@@ -54,6 +54,11 @@ fn a_key_that_cannot_be_read_does_not_stay() {
     let error = apply(&host, &keys()).unwrap_err().to_string();
     assert!(error.contains("ssh.host_keys.ed25519_private: ssh-keygen cannot read it"), "{error}");
     assert!(!host.exists("/etc/ssh/ssh_host_ed25519_key"));
+}
+
+#[test]
+fn it_does_what_its_effects_say() {
+    does_what_it_says(&machine(), &Step::Ssh(keys()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::accounts::Accounts;
-use super::{PATIENCE, StepError};
+use super::{Content, Effect, PATIENCE, StepError};
 use crate::config::User;
 use crate::host::{Host, Ids, Standing};
 
@@ -49,7 +49,7 @@ pub fn apply(host: &dyn Host, users: &[User]) -> Result<(), StepError> {
     accounts.write(&before, host)?;
     for user in users {
         home(host, user, &accounts, &made)?;
-        let text: String = user.authorized_keys.iter().map(|key| format!("{key}\n")).collect();
+        let text = keys_of(user);
         let path = format!("{KEYS}/{}", user.name);
         if text.is_empty() {
             host.remove(&path)?;
@@ -63,6 +63,28 @@ pub fn apply(host: &dyn Host, users: &[User]) -> Result<(), StepError> {
     }
     sudo(host, users)?;
     keep(host, &now, &both)
+}
+
+/// What it does, without a machine: numbers that are not given are found there.
+pub fn effects(users: &[User]) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for user in users {
+        let uid = user.uid.map_or_else(|| "the next free number".to_owned(), |uid| format!("number {uid}"));
+        let groups: Vec<String> = user.groups.iter().map(ToString::to_string).collect();
+        let groups = if groups.is_empty() { String::new() } else { format!(", in {}", groups.join(", ")) };
+        effects.push(Effect::setting(format!("user {}", user.name), format!("{uid}, home {}{groups}", user.home())));
+        if !user.authorized_keys.is_empty() {
+            effects.push(Effect::text(format!("{KEYS}/{}", user.name), keys_of(user)));
+        }
+    }
+    if users.iter().any(|user| !user.sudo.is_empty()) {
+        effects.push(Effect::File { path: SUDOERS.into(), mode: 0o440, content: Content::Text(sudoers(users)) });
+    }
+    effects
+}
+
+fn keys_of(user: &User) -> String {
+    user.authorized_keys.iter().map(|key| format!("{key}\n")).collect()
 }
 
 fn keep(host: &dyn Host, made: &Made, before: &Made) -> Result<(), StepError> {
@@ -147,12 +169,16 @@ fn home(host: &dyn Host, user: &User, accounts: &Accounts, made: &Made) -> Resul
     Ok(())
 }
 
-/// Rules go live only when sudo itself has read them: one wrong line, and sudo refuses everybody everything.
-fn sudo(host: &dyn Host, users: &[User]) -> Result<(), StepError> {
+fn sudoers(users: &[User]) -> String {
     let mut text = String::from("# Written by Ingot's first boot.\n");
     for user in users {
         user.sudo.iter().for_each(|rule| text.push_str(&format!("{} {rule}\n", user.name)));
     }
+    text
+}
+
+/// Rules go live only when sudo itself has read them: one wrong line, and sudo refuses everybody everything.
+fn sudo(host: &dyn Host, users: &[User]) -> Result<(), StepError> {
     if users.iter().all(|user| user.sudo.is_empty()) {
         host.remove(SUDOERS)?;
         return Ok(());
@@ -161,6 +187,7 @@ fn sudo(host: &dyn Host, users: &[User]) -> Result<(), StepError> {
         let text = "user.sudo: the image has no sudo; add the package sudo to the role's profile, or leave the key out";
         return Err(StepError::Unfit(text.into()));
     }
+    let text = sudoers(users);
     host.write(SUDOERS_NEW, text.as_bytes(), 0o440)?;
     host.run("visudo", &["-c", "-q", "-f", SUDOERS_NEW], PATIENCE)?;
     host.write(SUDOERS, text.as_bytes(), 0o440)?;

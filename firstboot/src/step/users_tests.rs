@@ -2,7 +2,7 @@ use super::*;
 use crate::config::{Document, Format, Machine, load};
 use crate::host::simulated::SimulatedHost;
 use crate::step::Step;
-use crate::step::pulled::at_every_point;
+use crate::step::pulled::{at_every_point, does_what_it_says};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDI2sNZwkdbcFhWEiUQbY2Dtz0J+EHqO1sUVUyTMaHuB a";
 
@@ -97,6 +97,11 @@ fn what_does_not_fit_the_image_is_said_and_nothing_is_changed() {
     unfit(&host, "[[user]]\nname = \"dev\"\n", "/home/dev belongs to the number 4000");
     host.put("/home/web", "");
     unfit(&host, "[[user]]\nname = \"web\"\n", "/home/web is no directory");
+}
+
+#[test]
+fn it_does_what_its_effects_say() {
+    does_what_it_says(&machine(), &Step::Users(two()));
 }
 
 #[test]
