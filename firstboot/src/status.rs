@@ -126,7 +126,7 @@ codes! {
     ImagesFailed = 932, "images-failed", Failure,
         "a container image that came with the image could not be loaded",
         "check the free space of /var; rebuild the image if the archive itself is bad";
-    CommandFailed = 933, "command-failed", Failure,
+    CommandFailed = 934, "command-failed", Failure,
         "a command of [run] failed, or the power failed while it ran; the text says which",
         "on the node: `journalctl -u` with the unit that the text names; a command of run.first is not run again unless run.repeat is true";
     JoinFailed = 940, "join-failed", Failure,

@@ -112,7 +112,7 @@ pub trait Host: Sync {
     /// owner.
     fn write_as(&self, path: &str, bytes: &[u8], mode: u32, ids: Ids) -> Result<(), HostError>;
     /// Makes a directory where there is none, and gives it its mode and owner. Links on the way are not followed.
-    fn make_directory(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError>;
+    fn make_directory_as(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError>;
     /// What stands at a path; links are not followed, not even at its end.
     fn look(&self, path: &str) -> Result<Option<Standing>, HostError>;
     /// Adds to a file of mode 0600, for good when this returns; a power cut before may leave a part of it.

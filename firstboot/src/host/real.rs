@@ -73,7 +73,7 @@ impl Host for RealHost {
         owned::write(&self.root, path, bytes, mode, ids).map_err(HostError::file("write", path))
     }
 
-    fn make_directory(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError> {
+    fn make_directory_as(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError> {
         owned::make_directory(&self.root, path, mode, ids).map_err(HostError::file("make the directory", path))
     }
 

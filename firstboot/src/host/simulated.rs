@@ -54,7 +54,7 @@ pub struct State {
     /// Lost at a reboot.
     pub hostname: String,
     /// Files below `/run`.
-    pub volatile: BTreeMap<String, Vec<u8>>,
+    pub run_files: BTreeMap<String, Vec<u8>>,
     pub docker_runs: bool,
     pub clock: u64,
     pub slept: Duration,
@@ -98,7 +98,7 @@ impl SimulatedHost {
     pub fn reboot(&self) {
         let mut state = self.state();
         state.docker_runs = false;
-        state.volatile.clear();
+        state.run_files.clear();
         state.plug = None;
         state.hostname = state
             .disk
@@ -147,7 +147,7 @@ impl SimulatedHost {
 
     /// A command of the configuration has its effect also where the power fails while it runs.
     fn command_was_begun(state: &mut State, program: &str, arguments: &[&str]) {
-        let script = arguments.last().and_then(|path| state.volatile.get(*path));
+        let script = arguments.last().and_then(|path| state.run_files.get(*path));
         if program == "systemd-run" {
             let script = script.unwrap_or_else(|| panic!("{arguments:?} has no script"));
             state.disk.scripts.push(String::from_utf8_lossy(script).into_owned());
@@ -212,12 +212,12 @@ impl SimulatedHost {
 impl Host for SimulatedHost {
     fn read(&self, path: &str, _: u64) -> Result<Option<Vec<u8>>, HostError> {
         let state = self.state();
-        Ok(state.disk.files.get(path).map(|(bytes, _)| bytes).or_else(|| state.volatile.get(path)).cloned())
+        Ok(state.disk.files.get(path).map(|(bytes, _)| bytes).or_else(|| state.run_files.get(path)).cloned())
     }
 
     fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError> {
         if path.starts_with("/run/") {
-            self.state().volatile.insert(path.into(), bytes.to_vec());
+            self.state().run_files.insert(path.into(), bytes.to_vec());
             return Ok(());
         }
         self.act(
@@ -246,7 +246,7 @@ impl Host for SimulatedHost {
         Ok(())
     }
 
-    fn make_directory(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError> {
+    fn make_directory_as(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError> {
         self.act(|_| {}, |state| state.disk.directories.insert(path.into(), (mode, ids)));
         Ok(())
     }
@@ -279,7 +279,7 @@ impl Host for SimulatedHost {
 
     fn remove(&self, path: &str) -> Result<(), HostError> {
         if path.starts_with("/run/") {
-            self.state().volatile.remove(path);
+            self.state().run_files.remove(path);
             return Ok(());
         }
         self.act(
@@ -307,7 +307,7 @@ impl Host for SimulatedHost {
 
     fn exists(&self, path: &str) -> bool {
         let state = self.state();
-        state.disk.files.contains_key(path) || state.volatile.contains_key(path)
+        state.disk.files.contains_key(path) || state.run_files.contains_key(path)
     }
 
     fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError> {

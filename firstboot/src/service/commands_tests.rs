@@ -36,7 +36,7 @@ fn commands_run_before_the_join_and_those_of_first_never_again() {
     host.reboot();
     run(&host, vec![Found::default()]);
     assert_eq!(scripts(&host)[3..], ["at boot\n"]);
-    assert!(host.state().volatile.keys().all(|path| !path.contains("ingot-run")), "no script stays");
+    assert!(host.state().run_files.keys().all(|path| !path.contains("ingot-run")), "no script stays");
 }
 
 #[test]

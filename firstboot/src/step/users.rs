@@ -157,7 +157,7 @@ fn home(host: &dyn Host, user: &User, accounts: &Accounts, made: &Made) -> Resul
         }
         Some(_) => return Err(StepError::Unfit(format!("user {name}: {home} is no directory"))),
     }
-    host.make_directory(&home, 0o750, ids)?;
+    host.make_directory_as(&home, 0o750, ids)?;
     for (file, _) in host.list(SKELETON)? {
         let path = format!("{home}/{file}");
         if host.look(&path)?.is_none()

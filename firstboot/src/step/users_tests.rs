@@ -93,7 +93,7 @@ fn what_does_not_fit_the_image_is_said_and_nothing_is_changed() {
     unfit(&host, "[[user]]\nname = \"ops\"\nsudo = [\"ALL=ALL\"]\n", "visudo");
     assert!(!host.exists("/etc/sudoers.d/90-ingot"), "a rule that sudo does not take never goes live");
     host.state().failing.clear();
-    host.make_directory("/home/dev", 0o755, Ids { uid: 4000, gid: 4000 }).unwrap();
+    host.make_directory_as("/home/dev", 0o755, Ids { uid: 4000, gid: 4000 }).unwrap();
     unfit(&host, "[[user]]\nname = \"dev\"\n", "/home/dev belongs to the number 4000");
     host.put("/home/web", "");
     unfit(&host, "[[user]]\nname = \"web\"\n", "/home/web is no directory");
