@@ -3,8 +3,10 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod disk;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod glob;
 pub mod host;
 pub mod join;
 pub mod journal;
@@ -18,3 +20,4 @@ pub mod stage1;
 pub mod status;
 pub mod step;
 pub mod sys;
+pub mod tuning;

@@ -17,6 +17,8 @@ pub struct Plan {
     pub engine_steps: Vec<Step>,
     /// The commands of the configuration.
     pub run: Run,
+    /// What is made of disks and kernel settings before all that, in words.
+    pub hardware: Vec<String>,
     /// What it joins at last.
     pub join: Option<Join>,
 }
@@ -47,7 +49,9 @@ impl Plan {
         steps.push(Step::Network(config.networks.clone()));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
-        Self { steps, engine_steps, run: config.run.clone(), join: config.join.clone() }
+        let mut hardware = crate::disk::describe(&config.disks, config.swap.as_ref());
+        hardware.extend(crate::tuning::describe(&config.tuning));
+        Self { steps, engine_steps, hardware, run: config.run.clone(), join: config.join.clone() }
     }
 
     /// Everything that the plan does to the machine, in order. Nothing here needs the machine: what a step only finds
@@ -81,13 +85,9 @@ impl Plan {
 
     /// The plan in words, one line for each step.
     pub fn describe(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .steps
-            .iter()
-            .chain(&self.engine_steps)
-            .filter(|step| !step.sets_nothing())
-            .map(|step| format!("{}: {}", step.name(), step.describe()))
-            .collect();
+        let steps = self.steps.iter().chain(&self.engine_steps).filter(|step| !step.sets_nothing());
+        let steps = steps.map(|step| format!("{}: {}", step.name(), step.describe()));
+        let mut lines: Vec<String> = self.hardware.iter().cloned().chain(steps).collect();
         lines.extend(self.commands().map(|text| format!("run: {text}")));
         lines.push(match &self.join {
             None => "join: nothing".into(),

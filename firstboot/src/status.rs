@@ -82,7 +82,11 @@ codes! {
         "plug in a volume labelled INGOT with node.toml, or one labelled CIDATA; it is read as soon as it appears";
     // Applying it.
     Applying = 200, "applying", Progress, "the plan's steps are being carried out", "";
+    DisksReady = 205, "disks-ready", Progress, "the data disks are there and mounted; the text names each", "";
     NetworkUp = 210, "network-up", Progress, "the node has the addresses that it was told, or one by DHCP", "";
+    TuningPartial = 220, "tuning-partial", Progress,
+        "the kernel did not take some settings of [tuning] as they were asked for; the node goes on",
+        "/run/ingot/tuning.json has requested and effective value of each; leave out what this machine does not have";
     Preflight = 300, "preflight", Progress, "what the join needs is being started and checked", "";
     ImagesLoaded = 310, "images-loaded", Progress, "the container images that came with the image are in the engine", "";
     // Joining.
@@ -126,6 +130,9 @@ codes! {
     ImagesFailed = 932, "images-failed", Failure,
         "a container image that came with the image could not be loaded",
         "check the free space of /var; rebuild the image if the archive itself is bad";
+    DisksFailed = 933, "disks-failed", Failure,
+        "the disks are not what [[disk]] or [swap] says; the text names rule, disks and reason",
+        "put in the missing disk, correct the rule, or list the serial number of a disk whose content may go under wipe";
     CommandFailed = 934, "command-failed", Failure,
         "a command of [run] failed, or the power failed while it ran; the text says which",
         "on the node: `journalctl -u` with the unit that the text names; a command of run.first is not run again unless run.repeat is true";

@@ -87,6 +87,37 @@ pub fn reread_partition_table(disk: &File) -> io::Result<()> {
     unsafe { ioctl::ioctl(disk, NoArg::<BLKRRPART>::new()) }.map_err(io::Error::from)
 }
 
+/// `struct ethtool_ringparam` and `struct ethtool_channels` of `linux/ethtool.h`: nine words, the command first.
+pub type EthtoolRequest = [u32; 9];
+
+/// `ETHTOOL_GRINGPARAM`, `ETHTOOL_SRINGPARAM`, `ETHTOOL_GCHANNELS`, `ETHTOOL_SCHANNELS`.
+const ETHTOOL_COMMANDS: [u32; 4] = [0x10, 0x11, 0x3c, 0x3d];
+/// `SIOCETHTOOL` of `linux/sockios.h`.
+const SIOCETHTOOL: Opcode = 0x8946;
+
+/// Asks the driver of a network interface; the answer replaces the request. Only commands whose structure has nine words
+/// are passed on.
+pub fn ethtool(interface: &str, request: &mut EthtoolRequest) -> io::Result<()> {
+    /// `struct ifreq`: the name, and a union of 24 bytes of which the pointer is used.
+    #[repr(C)]
+    struct InterfaceRequest {
+        name: [u8; 16],
+        data: *mut EthtoolRequest,
+        rest: [u8; 16],
+    }
+    let mut name = [0; 16];
+    let fits = interface.len() < name.len() && !interface.contains('\0');
+    if !fits || interface.is_empty() || !ETHTOOL_COMMANDS.contains(&request[0]) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    name[..interface.len()].copy_from_slice(interface.as_bytes());
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    let mut outer = InterfaceRequest { name, data: request, rest: [0; 16] };
+    // SAFETY: the struct is laid out as in linux/if.h; `data` points to nine words that live for the whole call, which is
+    // what the kernel reads and writes for each of the commands that were let through.
+    unsafe { ioctl::ioctl(&socket, Updater::<SIOCETHTOOL, InterfaceRequest>::new(&mut outer)) }.map_err(io::Error::from)
+}
+
 /// What to tell the kernel of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionChange {

@@ -5,8 +5,9 @@
 //! needless, which a note says; without effect, which a warning says (an error with `strict = true`); or refused.
 //! Nothing is lost silently, and nothing in these documents is run, fetched or expanded while they are read.
 //!
-//! The way of a document: `unpack` (compression, base64, `mime`) → `yaml` → `user_data` with `files` and `users`.
+//! The way of a document: `unpack` (compression, base64, `mime`) → `yaml` → `user_data` with `disks`, `files` and `users`.
 
+mod disks;
 mod files;
 mod keys;
 mod meta_data;

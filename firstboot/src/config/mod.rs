@@ -18,21 +18,27 @@
 
 mod ca;
 pub(crate) mod cloud;
+mod disk;
+mod disk_values;
 mod document;
 mod fields;
 mod file;
 mod node;
 mod parse;
 mod problem;
+mod quantity;
 mod run;
 mod sample;
 mod secret;
 mod ssh;
 mod tree;
+mod tuning;
 mod user;
 mod values;
 
 pub use ca::{Ca, Certificate};
+pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
+pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, UnitName, Wwn};
 pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
 pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
 pub use node::{
@@ -40,11 +46,15 @@ pub use node::{
 };
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use quantity::{Bytes, Share, SizeRange};
 pub use run::{Command, Run};
 pub use sample::SAMPLE;
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret};
 pub use ssh::{HostKey, HostKeyType, Ssh};
 pub use tree::Origin;
+pub use tuning::{
+    Amount, Channels, DiskTuning, InterfaceTuning, LinkMatch, PAGE_SIZES, PageCount, QueueMatch, Tuning, Unit,
+};
 pub use user::{AccountName, SudoRule, User};
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
 

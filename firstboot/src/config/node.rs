@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::ca::Ca;
+use super::disk::{Disk, Swap, read_disks, read_swap};
 use super::fields::Fields;
 use super::file::NodeFile;
 use super::problem::{Findings, nearest};
@@ -10,13 +11,14 @@ use super::run::Run;
 use super::secret::{Secret, judge_cluster_secret};
 use super::ssh::Ssh;
 use super::tree::{Node, Value};
+use super::tuning::{Tuning, read_tuning};
 use super::user::User;
 use super::values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
 
 /// The keys of a document.
 pub const DOCUMENT_KEYS: &[&str] = &[
-    "version", "hostname", "timezone", "ntp", "strict", "ssh", "user", "file", "ca", "run", "network", "join",
-    "machine",
+    "version", "hostname", "timezone", "ntp", "strict", "ssh", "user", "file", "ca", "run", "network", "disk", "swap",
+    "tuning", "join", "machine",
 ];
 
 /// The join drivers that this version has.
@@ -52,6 +54,12 @@ pub struct NodeConfig {
     pub run: Run,
     /// Interfaces that get something else than DHCP.
     pub networks: Vec<Network>,
+    /// Disks that the node claims for data.
+    pub disks: Vec<Disk>,
+    /// Swap space; without it there is none.
+    pub swap: Option<Swap>,
+    /// Settings of the kernel and of services' limits.
+    pub tuning: Tuning,
     /// The cluster that the node joins; `None` for a role that joins none.
     pub join: Option<Join>,
 }
@@ -161,6 +169,9 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         ca,
         run,
         networks,
+        disks: read_disks(&fields, findings),
+        swap: fields.entry("swap").and_then(|entry| read_swap(&entry.node, findings)),
+        tuning: fields.entry("tuning").and_then(|entry| read_tuning(&entry.node, findings)).unwrap_or_default(),
         join,
     };
     Some(config)

@@ -4,11 +4,14 @@
 //! against a simulated machine and pull its plug between any two of its actions.
 
 mod addresses;
+mod devices;
 pub mod files;
 mod owned;
 mod real;
 #[cfg(test)]
 pub mod simulated;
+#[cfg(test)]
+pub mod simulated_disks;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,6 +25,7 @@ use crate::join::engine::{EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
 use crate::step::images::ArchiveImage;
+use crate::sys::EthtoolRequest;
 
 /// The machine did not do what it was told.
 #[derive(Debug, Error)]
@@ -127,6 +131,22 @@ pub trait Host: Sync {
     fn exists(&self, path: &str) -> bool;
     /// The names and sizes of the regular files in a directory, sorted; none where there is no such directory.
     fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError>;
+    /// The names of everything in a directory, sorted; none where there is no such directory.
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError>;
+    /// Makes a directory, and those above it, where there is none.
+    fn make_directory(&self, path: &str) -> Result<(), HostError>;
+    /// Writes a setting of the kernel: a file below `/proc` or `/sys` that is there, in one write.
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError>;
+    /// Asks the driver of an interface (`SIOCETHTOOL`); the request's first word is the command, the answer replaces it.
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError>;
+    /// Reads exactly `length` bytes of a block device.
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError>;
+    /// Writes `length` zero bytes to a block device, for good.
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError>;
+    /// Whether the kernel has a block device, or a part of it, in use: mounted, swap, held by md, LVM or dm.
+    fn is_busy(&self, device: &str) -> Result<bool, HostError>;
+    /// Bytes that nobody can guess.
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError>;
     /// Runs a program to its end and gives its standard output.
     fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>, HostError>;
     /// Sets the kernel's host name.

@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, Ids, InterfaceAddress, Standing, addresses, files, owned};
+use super::{Host, HostError, Ids, InterfaceAddress, Standing, addresses, devices, files, owned};
 use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
 use crate::step::images::{ArchiveImage, images_of};
+use crate::sys::{self, EthtoolRequest};
 
 /// The machine, or, for looking around in a directory, a tree that stands for its root.
 #[derive(Debug, Clone)]
@@ -117,6 +118,48 @@ impl Host for RealHost {
         }
         files.sort();
         Ok(files)
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError> {
+        devices::names(&self.path(path)).map_err(HostError::file("list", path))
+    }
+
+    fn make_directory(&self, path: &str) -> Result<(), HostError> {
+        std::fs::create_dir_all(self.path(path)).map_err(HostError::file("make", path))
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError> {
+        devices::set_kernel(&self.path(path), value).map_err(HostError::file("set", path))
+    }
+
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError> {
+        let failed = |source| HostError::System { action: "ask the interface's driver", source };
+        sys::ethtool(interface, request).map_err(failed)
+    }
+
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {
+        devices::read(&self.path(device), offset, length).map_err(HostError::file("read", device))
+    }
+
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError> {
+        devices::clear(&self.path(device), offset, length).map_err(HostError::file("clear", device))
+    }
+
+    fn is_busy(&self, device: &str) -> Result<bool, HostError> {
+        devices::is_busy(&self.path(device)).map_err(HostError::file("open", device))
+    }
+
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError> {
+        let failed =
+            |source: rustix::io::Errno| HostError::System { action: "ask for randomness", source: source.into() };
+        let mut bytes = vec![0; count];
+        let mut filled = 0;
+        // Waits until the kernel has gathered enough: a key must not be guessable.
+        while filled < count {
+            filled +=
+                rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).map_err(failed)?;
+        }
+        Ok(bytes)
     }
 
     fn run(&self, program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>, HostError> {

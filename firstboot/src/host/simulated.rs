@@ -9,12 +9,14 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::simulated_disks::{self, Device, Volatile};
 use super::{Host, HostError, Ids, InterfaceAddress, Standing};
 use crate::config::{HostAddress, Machine, Secret};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, Refusal, RendezvousError};
 use crate::step::images::ArchiveImage;
+use crate::sys::EthtoolRequest;
 
 /// What a test's service runs into when the plug is pulled. It is thrown as a panic's payload: nothing of the
 /// service runs after it.
@@ -31,6 +33,8 @@ pub struct Disk {
     pub owners: BTreeMap<String, Ids>,
     /// The scripts that were begun as commands of the configuration, in order; they have run to their end by then.
     pub scripts: Vec<String>,
+    /// Block devices, by their path.
+    pub devices: BTreeMap<String, Device>,
     /// `inactive`, `active`, `pending`, `error`; the engine keeps it on the disk.
     pub swarm: String,
     pub manager: bool,
@@ -72,6 +76,11 @@ pub struct State {
     /// Actions so far, and the point at which the plug is pulled: three points for each action.
     pub points: u64,
     pub plug: Option<u64>,
+    pub volatile: Volatile,
+    /// What the kernel makes of a setting instead of what was written, by path.
+    pub clamped: BTreeMap<String, String>,
+    /// The rings and channels of interfaces, as the driver answers.
+    pub rings: BTreeMap<String, EthtoolRequest>,
 }
 
 impl SimulatedHost {
@@ -100,6 +109,7 @@ impl SimulatedHost {
         state.docker_runs = false;
         state.run_files.clear();
         state.plug = None;
+        state.volatile = Volatile { read_only: state.volatile.read_only.clone(), ..Volatile::default() };
         state.hostname = state
             .disk
             .files
@@ -211,6 +221,14 @@ impl SimulatedHost {
 
 impl Host for SimulatedHost {
     fn read(&self, path: &str, _: u64) -> Result<Option<Vec<u8>>, HostError> {
+        let shown = match path {
+            "/proc/self/mountinfo" => simulated_disks::mountinfo(&self.state()),
+            "/proc/swaps" => simulated_disks::swaps(&self.state()),
+            _ => String::new(),
+        };
+        if !shown.is_empty() {
+            return Ok(Some([self.text(path).as_bytes(), shown.as_bytes()].concat()));
+        }
         let state = self.state();
         Ok(state.disk.files.get(path).map(|(bytes, _)| bytes).or_else(|| state.run_files.get(path)).cloned())
     }
@@ -307,7 +325,73 @@ impl Host for SimulatedHost {
 
     fn exists(&self, path: &str) -> bool {
         let state = self.state();
-        state.disk.files.contains_key(path) || state.run_files.contains_key(path)
+        let mapped = path.strip_prefix("/dev/mapper/").is_some_and(|name| state.volatile.mapped.contains(name));
+        mapped
+            || state.disk.files.contains_key(path)
+            || state.run_files.contains_key(path)
+            || state.volatile.directories.contains(path)
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>, HostError> {
+        let prefix = format!("{path}/");
+        let state = self.state();
+        let names = state.disk.files.keys().filter_map(|name| name.strip_prefix(&prefix)?.split('/').next());
+        let names: std::collections::BTreeSet<String> = names.map(str::to_owned).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn make_directory(&self, path: &str) -> Result<(), HostError> {
+        if self.state().volatile.read_only.iter().any(|prefix| path.starts_with(prefix)) {
+            return Err(HostError::file("make", path)(std::io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
+        self.act(|_| {}, |state| state.volatile.directories.insert(path.to_owned()));
+        Ok(())
+    }
+
+    fn set_kernel(&self, path: &str, value: &str) -> Result<(), HostError> {
+        let taken = self.act(
+            |_| {},
+            |state| {
+                let clamped = state.clamped.get(path).cloned();
+                let file = state.disk.files.get_mut(path)?;
+                if clamped.as_deref() != Some("EINVAL") {
+                    file.0 = clamped.unwrap_or_else(|| value.to_owned()).into_bytes();
+                    return Some(true);
+                }
+                Some(false)
+            },
+        );
+        match taken {
+            Some(true) => Ok(()),
+            Some(false) => Err(HostError::file("set", path)(std::io::ErrorKind::InvalidInput.into())),
+            None => Err(HostError::file("set", path)(std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn ethtool(&self, interface: &str, request: &mut EthtoolRequest) -> Result<(), HostError> {
+        simulated_disks::ethtool(&mut self.state(), interface, request)
+            .map_err(|kind| HostError::System { action: "ask the interface's driver", source: kind.into() })
+    }
+
+    fn read_device(&self, device: &str, offset: u64, length: u64) -> Result<Vec<u8>, HostError> {
+        let state = self.state();
+        let found = state.disk.devices.get(device);
+        let found = found.ok_or_else(|| HostError::file("read", device)(std::io::ErrorKind::NotFound.into()))?;
+        Ok(found.read(offset, length))
+    }
+
+    fn clear_device(&self, device: &str, offset: u64, length: u64) -> Result<(), HostError> {
+        let clear = |state: &mut State, length| state.disk.devices.get_mut(device).unwrap().clear(offset, length);
+        self.act(|state| clear(state, length / 2), |state| clear(state, length));
+        Ok(())
+    }
+
+    fn is_busy(&self, device: &str) -> Result<bool, HostError> {
+        Ok(self.state().volatile.busy.contains(device))
+    }
+
+    fn random_bytes(&self, count: usize) -> Result<Vec<u8>, HostError> {
+        Ok(vec![7; count])
     }
 
     fn list(&self, path: &str) -> Result<Vec<(String, u64)>, HostError> {
@@ -322,7 +406,10 @@ impl Host for SimulatedHost {
     fn run(&self, program: &str, arguments: &[&str], _: Duration) -> Result<Vec<u8>, HostError> {
         let command = format!("{program} {}", arguments.join(" "));
         self.act(
-            |state| Self::command_was_begun(state, program, arguments),
+            |state| {
+                Self::command_was_begun(state, program, arguments);
+                drop(simulated_disks::run(state, program, arguments, false));
+            },
             |state| {
                 Self::command_was_begun(state, program, arguments);
                 if state.failing.iter().any(|failing| command.starts_with(failing)) {
@@ -333,8 +420,9 @@ impl Host for SimulatedHost {
                     Self::update_ca_certificates(&mut state.disk, arguments);
                 }
                 state.docker_runs |= command == "systemctl start docker.service";
-                state.commands.push(command);
-                Ok(Vec::new())
+                let said = simulated_disks::run(state, program, arguments, true);
+                state.commands.push(command.clone());
+                said.map_err(|tail| ProcessError::Failed { command, status: "exit status 1".into(), tail }.into())
             },
         )
     }

@@ -9,6 +9,7 @@
 //! given up; every wait is visible in the status.
 
 mod commands;
+mod hardware;
 mod obtain;
 mod offer;
 #[cfg(test)]
@@ -151,6 +152,9 @@ impl<'a> Service<'a> {
         if self.first_time(Code::Applying) {
             self.report.report(Code::Applying, &plan.describe().join("; "));
         }
+        // Before anything is released that would write where a disk is going to be mounted.
+        self.settle_disks(&loaded, &machine, journal.joined().is_some())?;
+        self.tune(&loaded)?;
         let held_back = !self.host.exists(CONFIGURED);
         if held_back {
             self.host.write(CONFIGURED, b"", 0o644)?;

@@ -308,6 +308,50 @@ fn failing_steps_are_named_and_tried_again() {
 }
 
 #[test]
+fn disks_come_before_all_that_could_write_to_them_and_a_missing_one_stops_no_member() {
+    let with_disk = |host: &SimulatedHost| {
+        host.plug_in("sdb", 1 << 40, "A1", "ST4000");
+        host.put("/usr/sbin/mkfs.xfs", "");
+    };
+    let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap()
+        + "[[disk]]\nname = \"data\"\nmatch = { serial = \"A1\" }\nmount = \"/data\"\n[tuning]\ngovernor = \"performance\"\n";
+    let media = || vec![medium(&text)];
+    let host = machine();
+    with_disk(&host);
+    let heard = run(&host, media());
+    assert_eq!(heard.codes(), [100, 200, 205, 220, 210, 300, 310, 400, 500]);
+    let commands = host.state().commands.clone();
+    let place = |start: &str| commands.iter().position(|command| command.starts_with(start)).unwrap();
+    assert!(place("systemctl start data.mount") < place("systemctl start --no-block multi-user.target"));
+    host.reboot();
+    host.pull_out("sdb");
+    let heard = run(&host, vec![Found::default()]);
+    assert_eq!(heard.codes(), [100, 200, 933, 220, 210, 300, 310, 500]);
+    assert!(heard.text(Code::DisksFailed).contains("0 disks match (serial A1), and it must be 1; seen: none"));
+
+    // A node that has not joined does not join without its disk, and releases nothing.
+    let host = machine();
+    assert!(catch_unwind(AssertUnwindSafe(|| run(&host, media()))).is_err(), "it tries for ever");
+    assert!(host.disk().joined == 0 && !host.exists(CONFIGURED));
+    with_disk(&host);
+    host.state().slept = Duration::ZERO;
+    assert_eq!(run(&host, media()).codes().last(), Some(&500));
+
+    for point in 0.. {
+        let host = machine();
+        with_disk(&host);
+        host.state().plug = Some(point);
+        if !killed(&host, media()) {
+            assert!(point > 90, "only {point} points");
+            break;
+        }
+        host.reboot();
+        assert_eq!(run(&host, media()).codes().last(), Some(&500), "point {point}");
+        assert_eq!(host.disk().joined, 1, "point {point}");
+    }
+}
+
+#[test]
 fn first_attempts_of_a_site_are_spread() {
     let window = SPLAY_PER_MACHINE.saturating_mul(100);
     let moments: std::collections::BTreeSet<_> = (0..100).map(|id| splay(&format!("node{id}"), window)).collect();

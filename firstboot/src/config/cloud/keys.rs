@@ -76,12 +76,20 @@ keys! {
     "disable_ec2_metadata" NoOp "no metadata service is asked";
     "disable_root" Applied "`ssh.root_login`, the other way round; where it is absent root may log in with its keys";
     "disable_root_opts" Refused "keys of root have no options";
-    "disk_setup" Refused "write `[[disk]]` in node.toml, which fails closed";
+    "disk_setup" Applied "`layout: false` needs nothing; anything else is an error: disks are not divided into partitions";
     "drivers" Refused "drivers belong into the role's profile (`parts/nvidia`)";
     "fan" Refused "the image has no Ubuntu fan";
     "final_message" NoOp "the status line `FB-500 joined` says it";
     "fqdn" Applied "`hostname`; wins over the short name, but for `prefer_fqdn_over_hostname: false`";
-    "fs_setup" Refused "write `[[disk]]` in node.toml, which fails closed";
+    "fs_setup" Applied "`[[disk]]`, with its entry under `mounts`";
+    "fs_setup[].cmd" Error "the filesystem is made in one way only";
+    "fs_setup[].device" Applied "`disk.match`: a link below /dev/disk/by-id or by-path";
+    "fs_setup[].extra_opts" Applied "`disk.mkfs`";
+    "fs_setup[].filesystem" Applied "`disk.filesystem`: xfs or ext4";
+    "fs_setup[].label" Applied "`disk.label`";
+    "fs_setup[].overwrite" Error ["false"] "what is on a disk is destroyed only where its serial number stands under `disk.wipe`";
+    "fs_setup[].partition" Applied "`none` only: whole disks are used";
+    "fs_setup[].replace_fs" Error ["false"] "what is on a disk is destroyed only where its serial number stands under `disk.wipe`";
     "groups" Applied "members that `users` defines get the group; a group of none of them has no effect";
     "growpart" NoOp "the state partition grows with its disk by itself";
     "grub-dpkg" NoOp "the image boots without GRUB";
@@ -100,7 +108,7 @@ keys! {
     "merge_type" Error "parts are merged in one way only: a key of a later part replaces it";
     "migrate" NoOp "there is no state of an older cloud-init";
     "mount_default_fields" Refused "write `[[disk]]` in node.toml";
-    "mounts" Refused "write `[[disk]]` in node.toml";
+    "mounts" Applied "`disk.mount` and `disk.options` of a filesystem of `fs_setup`; anything else is an error";
     "network" Refused "user-data cannot set the network, not in cloud-init either; write network-config";
     "no_ssh_fingerprints" NoOp "fingerprints of keys are not printed";
     "ntp" Applied "`ntp`";
@@ -154,7 +162,10 @@ keys! {
     "ssh_publish_hostkeys" NoOp "there is no cloud to publish host keys to";
     "ssh_pwauth" Refused ["false", "\"no\"", "\"unchanged\""] "an appliance has no passwords; give SSH keys";
     "ssh_quiet_keygen" NoOp "making the host key prints nothing";
-    "swap" Refused "write `[swap]` in node.toml";
+    "swap" Applied "`[swap]`";
+    "swap.filename" Refused "the file's place is Ingot's own";
+    "swap.maxsize" Error "give `size`";
+    "swap.size" Applied "`swap.size`; `auto` is an error";
     "system_info" NoOp "what cloud-init's build of a distribution assumes is of no meaning here";
     "timezone" Applied "`timezone`";
     "ubuntu_advantage" Refused "the image is immutable: Ubuntu Pro belongs into the role's profile";
@@ -233,8 +244,8 @@ pub fn applies(parent: &str, key: &str, place: &Origin, node: &Node, findings: &
     match known.treatment {
         Treatment::Applied => return true,
         Treatment::NoOp => findings.note(place, &name, "needs nothing", known.note),
+        Treatment::Error | Treatment::Refused if known.same.contains(&shown(&node.value).as_str()) => {}
         Treatment::Error => findings.error(place, &name, "is refused", known.note),
-        Treatment::Refused if known.same.contains(&shown(&node.value).as_str()) => {}
         Treatment::Refused => findings.warning(place, &name, "has no effect", known.note),
     }
     false

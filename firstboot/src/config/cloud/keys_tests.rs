@@ -17,6 +17,9 @@ const ACCEPTED: &[&str] = &[
     "user: ops\n",
     "write_files:\n- path: /etc/a.conf\n  content: hi\n  owner: root:root\n  permissions: '0640'\n  append: true\n\
      - path: /etc/b.conf\n  content: aGk=\n  encoding: b64\n",
+    "fs_setup:\n- label: data\n  filesystem: xfs\n  device: /dev/disk/by-id/ata-ST4000-A1\n  partition: none\n  extra_opts: -i size=512\n\
+     mounts:\n- [LABEL=data, /data, auto, 'defaults,noatime', '0', '2']\nswap:\n  size: 4G\n\
+     disk_setup:\n  /dev/disk/by-id/ata-ST4000-A1:\n    layout: false\n",
     "runcmd:\n- [echo, hi]\n- echo hi\nbootcmd:\n- echo hi\n",
     "ssh_keys:\n  ed25519_private: |\n    -----BEGIN OPENSSH PRIVATE KEY-----\n    AAAA\n    -----END OPENSSH PRIVATE KEY-----\n  \
      ed25519_public: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDI2sNZwkdbcFhWEiUQbY2Dtz0J+EHqO1sUVUyTMaHuB a\n",
@@ -74,7 +77,7 @@ fn the_table_is_sorted_and_says_something() {
     assert!(KEYS.windows(2).all(|pair| pair[0].name < pair[1].name), "sorted, each once");
     for key in KEYS {
         assert!(!key.note.is_empty() && !key.note.contains('|'), "{key:?}");
-        assert!(key.same.is_empty() || key.treatment == Treatment::Refused, "{key:?}");
+        assert!(key.same.is_empty() || matches!(key.treatment, Treatment::Refused | Treatment::Error), "{key:?}");
     }
 }
 
@@ -88,7 +91,8 @@ fn the_documents_table_is_this_one() {
             let treatment = match key.treatment {
                 Treatment::Applied => "applied".to_owned(),
                 Treatment::NoOp => "no-op".to_owned(),
-                Treatment::Error => "error".to_owned(),
+                Treatment::Error if key.same.is_empty() => "error".to_owned(),
+                Treatment::Error => format!("error, but for {}", key.same.join(", ")),
                 Treatment::Refused if key.same.is_empty() => "refused".to_owned(),
                 Treatment::Refused => format!("refused, but for {}", key.same.join(", ").replace('"', "")),
             };
@@ -142,7 +146,14 @@ fn every_key_of_cloud_inits_schema_is_in_the_table() {
     assert!(top.len() > 80, "{path} is no schema of cloud-config: {} keys", top.len());
     let known: BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
     let mut missing: Vec<String> = top.keys().filter(|key| !known.contains(key.as_str())).cloned().collect();
-    for (parent, list) in [("ntp", false), ("ca_certs", false), ("users", true), ("write_files", true)] {
+    for (parent, list) in [
+        ("ntp", false),
+        ("ca_certs", false),
+        ("swap", false),
+        ("users", true),
+        ("write_files", true),
+        ("fs_setup", true),
+    ] {
         let mut inner = BTreeMap::new();
         if list {
             inner = of_items(&schema, &top[parent]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::keys::applies;
 use super::unpack::{Kind, unpack};
 use super::yaml::{NULL, entries, items, yaml_tree};
-use super::{files, users};
+use super::{disks, files, users};
 use crate::config::parse::toml_tree;
 use crate::config::problem::Findings;
 use crate::config::tree::{Entry, Node, Origin, Table, Value};
@@ -53,13 +53,14 @@ struct Names {
 
 fn carry_over(cloud: Table, whole: &Origin, findings: &mut Findings) -> Node {
     let mut tree = Node::table(whole.clone());
+    let cloud = Node { origin: whole.clone(), value: Value::Table(cloud) };
+    tree.merge(disks::map(&cloud, findings));
     let mut names = Names::default();
     let mut accounts = users::Accounts::default();
-    for (key, entry) in cloud {
-        if !applies("", &key, &entry.key, &entry.node, findings) || is_null(&entry.node) {
+    for (key, place, node) in entries(cloud, "", whole, findings) {
+        if !applies("", &key, &place, &node, findings) || is_null(&node) {
             continue;
         }
-        let node = entry.node;
         match key.as_str() {
             "hostname" => names.short = Some(node),
             "fqdn" => names.full = Some(node),
@@ -82,8 +83,9 @@ fn carry_over(cloud: Table, whole: &Origin, findings: &mut Findings) -> Node {
             "write_files" => files::write_files(node, &mut tree, findings),
             "runcmd" => commands("first", node, &mut tree, findings),
             "bootcmd" => commands("boot", node, &mut tree, findings),
+            key if disks::KEYS.contains(&key) => {}
             // Every key that applies has its arm; a test goes through the table.
-            _ => findings.error(&entry.key, &key, "is not carried over", "report this"),
+            _ => findings.error(&place, &key, "is not carried over", "report this"),
         }
     }
     accounts.carry_over(&mut tree, findings);

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::pattern;
+use crate::glob;
 
 /// Soft dependencies of a module: names or aliases to load before and after it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Index {
         let wild = self.aliases.iter().filter(|(bus, _)| bus.contains(['*', '?', '['])).flat_map(|(_, list)| list);
         let mut modules: Vec<&str> = Vec::new();
         for (pattern, module) in own.chain(wild) {
-            if pattern::matches(pattern, alias) && !modules.contains(&module.as_str()) {
+            if glob::matches(pattern, alias) && !modules.contains(&module.as_str()) {
                 modules.push(module);
             }
         }

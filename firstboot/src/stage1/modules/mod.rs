@@ -5,7 +5,6 @@
 //! appears or the wait for it says what was seen.
 
 pub(crate) mod index;
-mod pattern;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;

@@ -1,4 +1,4 @@
-//! `fnmatch(3)` as module aliases use it: `*`, `?` and `[...]` with ranges and negation, no flags.
+//! `fnmatch(3)` as module aliases, disks and interfaces are matched: `*`, `?` and `[...]` with ranges and negation, no flags.
 
 /// Whether the whole of `text` matches `pattern`. Takes at most `pattern * text` steps, whatever the pattern holds.
 pub fn matches(pattern: &str, text: &str) -> bool {

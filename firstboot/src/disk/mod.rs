@@ -1,0 +1,339 @@
+//! Data disks and swap: claimed once, recognised for ever, never formatted twice.
+//!
+//! Takes the `[[disk]]` and `[swap]` of a valid configuration; gives mounted disks and a description of them. Works at
+//! every boot from the beginning: a disk that is finished is only looked at, a blank one that took the place of a
+//! broken one is made.
+//!
+//! ```text
+//! inventory → decide (all rules, nothing touched) → record → make → verify → record → units → mounted
+//! ```
+//!
+//! Everything may be cut at any instant. Before the first byte of a disk is written its claim is on the state
+//! partition as unfinished; once its filesystem was read back it is there as finished. A finished disk is never made
+//! again, an unfinished one always.
+
+pub mod claim;
+pub mod content;
+pub mod inventory;
+mod make;
+pub mod record;
+mod swap;
+#[cfg(test)]
+mod tests;
+pub mod units;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::config::{Disk, Machine, Swap};
+use crate::host::{Host, HostError};
+
+use claim::{Action, Assignment, Purpose, Rule, decide};
+use record::{Claim, Record, State};
+
+/// How long systemd may take to mount a disk: a large XFS that was not unmounted replays its log.
+const MOUNT_PATIENCE: Duration = Duration::from_mins(5);
+/// How long anything else may take.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Disks are not what the configuration says.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// The machine did not do what it was told.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Another number of disks matches than the rule says.
+    #[error(
+        "[[disk]] {rule}: {found} disks match ({matches}), and it must be {wanted}; seen: {seen}{}{others}",
+        if .others.is_empty() { "" } else { "; others that are free: " }
+    )]
+    Count {
+        /// The rule.
+        rule: String,
+        /// What it looks for.
+        matches: String,
+        /// How many there must be.
+        wanted: usize,
+        /// How many there are.
+        found: usize,
+        /// Which, and which not and why.
+        seen: String,
+        /// Free disks that do not match.
+        others: String,
+    },
+    /// A disk holds something that is not the rule's.
+    #[error("[[disk]] {rule}: {disk} {why}")]
+    Foreign {
+        /// The rule.
+        rule: String,
+        /// The disk.
+        disk: String,
+        /// What it holds, and what to do.
+        why: String,
+    },
+    /// Two rules match one disk.
+    #[error("{disk} matches both {first} and {second}: make the rules narrower")]
+    Contested {
+        /// The disk.
+        disk: String,
+        /// One rule.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// Two disks cannot be told apart.
+    #[error(
+        "{first} and {second} have the same name of their own: one disk on two paths is not supported, and equal serial numbers must be mended"
+    )]
+    Twins {
+        /// One disk.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// Two disks of a rule have one number: one was replaced and came back.
+    #[error("[[disk]] {rule}: {first} and {second} are both number {number}: take out the one that was replaced")]
+    SameNumber {
+        /// The rule.
+        rule: String,
+        /// The number.
+        number: usize,
+        /// One disk.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The image lacks a program.
+    #[error("the image has no {program}, which [[disk]] {rule} needs: put \"{}\" into the role's `extends`", make::part_of(.program))]
+    NoProgram {
+        /// The rule.
+        rule: String,
+        /// The program.
+        program: &'static str,
+    },
+    /// Something began to use the disk.
+    #[error("{0} is in use, though nothing shows by whom: look at `lsblk` and `dmsetup ls`")]
+    Busy(String),
+    /// What was made does not read back.
+    #[error("{disk} was made and does not read back: it has {content}; the disk may be failing")]
+    NotWritten {
+        /// The disk.
+        disk: String,
+        /// What is on it.
+        content: String,
+    },
+    /// There is no place to mount it.
+    #[error(
+        "[[disk]] {rule}: {path} cannot be made ({source}): the root is read-only; put its first directory into `persist` of the role, as parts/data-disks does for /data"
+    )]
+    NoMountPoint {
+        /// The rule.
+        rule: String,
+        /// The path.
+        path: String,
+        /// What the kernel said.
+        source: HostError,
+    },
+    /// The key of an encrypted disk is gone.
+    #[error(
+        "[[disk]] {rule}: {disk} is encrypted, and its key {path} is not on this state partition: put it back, or list the disk under wipe and give the rule another name"
+    )]
+    NoKey {
+        /// The rule.
+        rule: String,
+        /// The disk.
+        disk: String,
+        /// Where its key was.
+        path: String,
+    },
+    /// A disk does not mount.
+    #[error(
+        "[[disk]] {rule}: {disk} does not mount on {path}: {source}; `journalctl -b -u {unit}` says why; it is not made anew"
+    )]
+    Mount {
+        /// The rule.
+        rule: String,
+        /// The disk.
+        disk: String,
+        /// Where.
+        path: String,
+        /// The unit.
+        unit: String,
+        /// What systemd said.
+        source: HostError,
+    },
+    /// The swap file has no room.
+    #[error("[swap]: {0}")]
+    Swap(String),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// One line for each disk: what it is and where.
+    pub disks: Vec<String>,
+    /// How many were made just now.
+    pub made: usize,
+}
+
+/// Whether there is anything to do, or to undo.
+pub fn is_needed(host: &dyn Host, disks: &[Disk], swap: Option<&Swap>) -> bool {
+    !disks.is_empty() || swap.is_some() || host.exists(record::RECORD)
+}
+
+/// The rules of a configuration.
+pub fn rules<'a>(disks: &'a [Disk], swap: Option<&'a Swap>) -> Vec<Rule<'a>> {
+    let data = disks.iter().map(|disk| Rule {
+        name: disk.name.as_str(),
+        matches: &disk.matches,
+        count: disk.count,
+        wipe: &disk.wipe,
+        adopt: &disk.adopt,
+        purpose: Purpose::Data(disk),
+    });
+    let swap = match swap {
+        Some(Swap::Disk { matches, wipe }) => {
+            Some(Rule { name: "swap", matches, count: 1, wipe, adopt: &[], purpose: Purpose::Swap })
+        }
+        _ => None,
+    };
+    data.chain(swap).collect()
+}
+
+/// What the rules mean for a machine, in words, before anything is done.
+pub fn describe(disks: &[Disk], swap: Option<&Swap>) -> Vec<String> {
+    let mut lines: Vec<String> = disks
+        .iter()
+        .map(|disk| {
+            let encrypted = if disk.encrypt.is_some() { ", encrypted" } else { "" };
+            let (count, name) = (disk.count, disk.filesystem.name());
+            format!("disk {}: {count} with {}: {name}{encrypted} on {}", disk.name, disk.matches, disk.mount)
+        })
+        .collect();
+    lines.extend(swap.map(|swap| match swap {
+        Swap::File(crate::config::SwapSize::Bytes(bytes)) => format!("swap: a file of {bytes}"),
+        Swap::File(crate::config::SwapSize::Share(share)) => format!("swap: a file of {share}"),
+        Swap::Disk { matches, .. } => format!("swap: the disk with {matches}"),
+    }));
+    lines
+}
+
+/// Makes the machine's disks what the configuration says.
+///
+/// # Errors
+/// All of [`DiskError`]. It may be called again, and then goes on where it was.
+pub fn settle(host: &dyn Host, disks: &[Disk], swap: Option<&Swap>, machine: &Machine) -> Result<Settled, DiskError> {
+    let mut record = Record::load(host)?;
+    let rules = rules(disks, swap);
+    let present = if rules.is_empty() { Vec::new() } else { inventory::disks(host)? };
+    let assignments = decide(host, &rules, &present, &record, machine)?;
+    prepare(host, &assignments)?;
+    for assignment in assignments.iter().filter(|assignment| matches!(assignment.action, Action::Make { .. })) {
+        make::make(host, &mut record, assignment)?;
+    }
+    let swap_file = swap::file(host, &mut record, swap)?;
+    let before = record.clone();
+    for assignment in &assignments {
+        record.put(claim_of(assignment, State::Ready));
+    }
+    let named = |claim: &Claim| rules.iter().any(|rule| rule.name == claim.rule);
+    // A claim whose disk is gone stays: should the disk come back empty, that is known. One without a rule goes only
+    // as far as its units; its disk keeps its data and its UUID.
+    record.claims.retain(|claim| named(claim) || claim.state == State::Ready);
+    if record != before {
+        record.save(host)?;
+    }
+    let wanted = units::files(host, &assignments, swap_file)?;
+    if units::write(host, &mut record, &wanted)? {
+        host.run("systemctl", &["daemon-reload"], PATIENCE)?;
+    }
+    for assignment in &assignments {
+        start(host, assignment)?;
+    }
+    swap::start(host, swap_file)?;
+    let made = assignments.iter().filter(|assignment| matches!(assignment.action, Action::Make { .. })).count();
+    Ok(Settled { disks: assignments.iter().map(line).collect(), made })
+}
+
+/// What can be known to fail is known before a disk is touched.
+fn prepare(host: &dyn Host, assignments: &[Assignment<'_>]) -> Result<(), DiskError> {
+    for assignment in assignments {
+        let Rule { name, purpose, .. } = assignment.rule;
+        let no_program = |program| DiskError::NoProgram { rule: name.to_owned(), program };
+        if let Purpose::Data(disk) = purpose {
+            let path = disk.mount.of(assignment.number);
+            if !host.exists(&path) {
+                let failed = |source| DiskError::NoMountPoint { rule: name.to_owned(), path: path.clone(), source };
+                host.make_directory(&path).map_err(failed)?;
+            }
+            make::tools_of(host, disk, assignment.action).map_err(no_program)?;
+        }
+        if let Action::Make { .. } = assignment.action {
+            let busy = host.is_busy(&assignment.disk.node())? && !make::is_own_mapping(host, assignment);
+            if busy {
+                return Err(DiskError::Busy(assignment.disk.to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn claim_of(assignment: &Assignment<'_>, state: State) -> Claim {
+    let (encrypted, mount) = match assignment.rule.purpose {
+        Purpose::Data(disk) => (make::encryption_name(disk), disk.mount.of(assignment.number)),
+        Purpose::Swap => ("", String::new()),
+    };
+    Claim {
+        rule: assignment.rule.name.to_owned(),
+        number: assignment.number,
+        identity: assignment.identity.clone(),
+        disk: assignment.disk.to_string(),
+        filesystem: assignment.rule.filesystem().to_owned(),
+        uuid: assignment.uuid,
+        encrypted: encrypted.to_owned(),
+        mount,
+        state,
+    }
+}
+
+fn line(assignment: &Assignment<'_>) -> String {
+    let place = match assignment.rule.purpose {
+        Purpose::Data(disk) => disk.mount.of(assignment.number),
+        Purpose::Swap => "swap".to_owned(),
+    };
+    let how = match assignment.action {
+        Action::Use => "",
+        Action::Make { .. } => ", made",
+        Action::Adopt => ", taken over",
+    };
+    format!("{place}: {}{how}", assignment.disk)
+}
+
+/// Has a disk mounted, or swapped to.
+fn start(host: &dyn Host, assignment: &Assignment<'_>) -> Result<(), DiskError> {
+    let Rule { name, purpose, .. } = assignment.rule;
+    let Purpose::Data(disk) = purpose else {
+        let device = units::device(assignment);
+        let unit = units::escape_path(&device) + ".swap";
+        return match swap::is_active(host, &[device, assignment.disk.node()])? {
+            true => Ok(()),
+            false => Ok(host.run("systemctl", &["start", &unit], PATIENCE).map(drop)?),
+        };
+    };
+    let path = disk.mount.of(assignment.number);
+    if units::is_mounted(host, &path)? {
+        return Ok(());
+    }
+    let unit = units::escape_path(&path) + ".mount";
+    let failed = |unit: &str| {
+        let (rule, unit, path) = (name.to_owned(), unit.to_owned(), path.clone());
+        let disk = assignment.disk.to_string();
+        move |source| DiskError::Mount { rule, disk, path, unit, source }
+    };
+    if disk.encrypt.is_some() {
+        make::unlock(host, assignment, disk, failed)?;
+    }
+    host.run("systemctl", &["start", &unit], MOUNT_PATIENCE).map_err(failed(&unit))?;
+    Ok(())
+}
