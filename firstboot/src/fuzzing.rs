@@ -16,13 +16,14 @@ use crate::stage1::modules::index::{Index, name_of};
 use crate::stage1::storage::{Section, Source, Storage};
 use crate::stage1::verity::{BLOCK, Checker, Superblock};
 use crate::stage1::{cmdline, ext4, layout};
+use crate::step::network::{Facts, render};
 use crate::{journal, rendezvous};
 
 /// A function to feed with any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its directory in the corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("command_line", command_line),
     ("ext4", ext4),
     ("gpt", gpt),
@@ -30,6 +31,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("meta_data", meta_data),
     ("mime", mime),
     ("modules_index", modules_index),
+    ("network_config", network_config),
     ("node_toml", node_toml),
     ("rendezvous", rendezvous),
     ("user_data", user_data),
@@ -174,6 +176,20 @@ fn document(name: &str, format: Format, bytes: &[u8]) {
 /// cloud-init's `meta-data`.
 pub fn meta_data(bytes: &[u8]) {
     document("meta-data", Format::MetaData, bytes);
+}
+
+/// cloud-init's `network-config` and OpenStack's `network_data.json`: what is accepted can be written as files, which
+/// are the same every time.
+pub fn network_config(bytes: &[u8]) {
+    for format in [Format::NetworkConfig, Format::NetworkData] {
+        document("network-config", format, bytes);
+        let documents = [Document { name: "network-config".to_owned(), format, bytes: bytes.to_vec() }];
+        if let Ok(loaded) = load(&documents, &Machine::default()) {
+            let files = render(&loaded.config.networks, &Facts::default());
+            assert!(files == render(&loaded.config.networks, &Facts::default()));
+            assert!(files.keys().all(|name| !name.contains('/')));
+        }
+    }
 }
 
 /// A message of MIME, as user-data may be one: headers, parts, encodings, and what comes out of them.

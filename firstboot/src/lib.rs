@@ -8,6 +8,7 @@ pub mod disk;
 pub mod fuzzing;
 pub mod glob;
 pub mod host;
+pub mod http;
 pub mod join;
 pub mod journal;
 pub mod plan;

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::config::network::Prefix;
 use crate::config::{Command, Hostname, Join, Machine, NodeConfig, Run};
 use crate::step::{Archive, Effect, Step};
 
@@ -47,6 +48,9 @@ impl Plan {
         steps.push(Step::SshKeys(config.ssh_keys.clone()));
         steps.push(Step::Ssh(config.ssh.clone()));
         steps.push(Step::Network(config.networks.clone()));
+        let own = config.networks.iter().flat_map(|network| &network.addresses);
+        let own = own.map(|cidr| Prefix::of(cidr.address, cidr.prefix)).collect();
+        steps.push(Step::Proxy(config.proxy.clone(), own));
         steps.push(Step::Ntp(config.ntp.clone()));
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
         let mut hardware = crate::disk::describe(&config.disks, config.swap.as_ref());
@@ -151,6 +155,7 @@ mod tests {
                 "timezone: time zone UTC",
                 "ssh-keys: 0 SSH keys for root",
                 "network: DHCP on every wired interface",
+                "proxy: no proxies",
                 "ntp: time servers 10.0.0.1",
                 "load-images: 1 archives of container images",
                 "join: nothing",

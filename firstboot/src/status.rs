@@ -121,6 +121,9 @@ codes! {
     NetworkFailed = 920, "network-failed", Failure,
         "the node has not got its addresses in time",
         "check the cable, the match of each [[network]] and the DHCP server; the node keeps trying";
+    NetworkFallback = 921, "network-fallback", Failure,
+        "the configured network gave no addresses though a cable is in; the last one that worked, or DHCP on every wired interface, is in use meanwhile",
+        "correct [[network]] and plug the medium in: it is read at once; the configured network is tried again when a cable changes, and now and then";
     PreflightFailed = 930, "preflight-failed", Failure,
         "something that the join needs does not work; the text says what",
         "on the node: `journalctl -u docker`; the node keeps trying";

@@ -1,6 +1,6 @@
 //! cloud-init's documents, read natively.
 //!
-//! Takes `user-data`, `vendor-data` and `meta-data` as `NoCloud` and `ConfigDrive` have them. Gives the same tree as
+//! Takes `user-data`, `vendor-data`, `meta-data` and `network-config` as `NoCloud` and `ConfigDrive` have them. Gives the same tree as
 //! `node.toml` does. What becomes of each key stands in one table (`keys::KEYS`, `docs/cloud-init.md`): carried over;
 //! needless, which a note says; without effect, which a warning says (an error with `strict = true`); or refused.
 //! Nothing is lost silently, and nothing in these documents is run, fetched or expanded while they are read.
@@ -12,6 +12,7 @@ mod files;
 mod keys;
 mod meta_data;
 mod mime;
+pub mod network;
 mod unpack;
 mod user_data;
 mod users;
@@ -19,6 +20,15 @@ mod yaml;
 
 pub use meta_data::meta_data;
 pub use user_data::user_data;
+
+use super::problem::Findings;
+use super::tree::{Node, Origin};
+use yaml::{NULL, yaml_tree};
+
+/// The keys of what must be a mapping.
+fn entries(node: Node, whole: &Origin, findings: &mut Findings) -> Vec<(String, Origin, Node)> {
+    yaml::entries(node, "", whole, findings)
+}
 
 /// Reads any bytes as a message, for fuzzing: what is decoded is never more than what was there, and parts lie within.
 #[cfg(any(test, fuzzing))]
@@ -31,7 +41,7 @@ pub(crate) fn fuzz_mime(bytes: &[u8]) {
     let parts = entity.parts().unwrap_or_default();
     assert!(parts.iter().map(|part| part.len()).sum::<usize>() <= entity.body.len());
     let _ = (entity.file_name(), entity.content_type());
-    let mut findings = super::problem::Findings::default();
+    let mut findings = Findings::default();
     let document = std::sync::Arc::from("message");
     if let Some(parts) = unpack::unpack(&document, bytes, &mut findings) {
         assert!(parts.iter().map(|part| part.text.len()).sum::<usize>() <= 5 * super::MAXIMUM_DOCUMENT_BYTES);

@@ -37,6 +37,10 @@ pub enum Format {
     VendorData,
     /// cloud-init's `meta-data`, or `meta_data.json` of a `ConfigDrive`.
     MetaData,
+    /// cloud-init's `network-config`.
+    NetworkConfig,
+    /// OpenStack's `network_data.json`.
+    NetworkData,
 }
 
 /// A document as it was found. It may hold secrets: its content is not printed.
@@ -153,6 +157,8 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
         Format::NodeToml | Format::PartToml | Format::RoleToml => toml_tree(&name, &document.bytes, findings)?,
         Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
+        Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
+        Format::NetworkData => cloud::network::network_data(&name, &document.bytes, findings)?,
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
@@ -304,7 +310,7 @@ fn explain(node: &Node, path: &str, into: &mut Vec<Explained>) {
 /// True for keys whose values are, or may hold, secrets.
 fn is_secret(path: &str) -> bool {
     let contents = ["content", "content_base64"];
-    matches!(path, "join.secret" | "join.token" | "run.first" | "run.boot")
+    matches!(path, "join.secret" | "join.token" | "proxy.http" | "proxy.https" | "run.first" | "run.boot")
         || path.starts_with("run.first[")
         || path.starts_with("run.boot[")
         || path.starts_with("ssh.host_keys.") && path.ends_with("_private")

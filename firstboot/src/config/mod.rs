@@ -23,9 +23,11 @@ mod disk_values;
 mod document;
 mod fields;
 mod file;
+pub mod network;
 mod node;
 mod parse;
 mod problem;
+mod proxy;
 mod quantity;
 mod run;
 mod sample;
@@ -41,11 +43,11 @@ pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSiz
 pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, UnitName, Wwn};
 pub use document::{Checked, Document, Explained, Format, Loaded, Machine, MachineMatch, check, load};
 pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
-pub use node::{
-    DOCUMENT_KEYS, DRIVERS, DockerSwarm, InterfaceMatch, Join, Network, NodeConfig, RENDEZVOUS_PORT, SwarmRole,
-};
+pub use network::Network;
+pub use node::{DOCUMENT_KEYS, DRIVERS, DockerSwarm, Join, NodeConfig, RENDEZVOUS_PORT, SwarmRole};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
+pub use proxy::{NoProxy, PROXY_KEYS, Proxy, ProxyUrl};
 pub use quantity::{Bytes, Share, SizeRange};
 pub use run::{Command, Run};
 pub use sample::SAMPLE;

@@ -6,19 +6,21 @@ use super::ca::Ca;
 use super::disk::{Disk, Swap, read_disks, read_swap};
 use super::fields::Fields;
 use super::file::NodeFile;
+use super::network::{Network, read_networks};
 use super::problem::{Findings, nearest};
+use super::proxy::{Proxy, read_proxy};
 use super::run::Run;
 use super::secret::{Secret, judge_cluster_secret};
 use super::ssh::Ssh;
 use super::tree::{Node, Value};
 use super::tuning::{Tuning, read_tuning};
 use super::user::User;
-use super::values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
+use super::values::{Advertise, HostAddress, Hostname, SshKey, Timezone, is_swarm_token};
 
 /// The keys of a document.
 pub const DOCUMENT_KEYS: &[&str] = &[
-    "version", "hostname", "timezone", "ntp", "strict", "ssh", "user", "file", "ca", "run", "network", "disk", "swap",
-    "tuning", "join", "machine",
+    "version", "hostname", "timezone", "ntp", "strict", "ssh", "user", "file", "ca", "run", "network", "proxy", "disk",
+    "swap", "tuning", "join", "machine",
 ];
 
 /// The join drivers that this version has.
@@ -60,33 +62,10 @@ pub struct NodeConfig {
     pub swap: Option<Swap>,
     /// Settings of the kernel and of services' limits.
     pub tuning: Tuning,
+    /// Over which proxies the world is reached.
+    pub proxy: Option<Proxy>,
     /// The cluster that the node joins; `None` for a role that joins none.
     pub join: Option<Join>,
-}
-
-/// One interface, or several alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Network {
-    /// Which.
-    pub matches: InterfaceMatch,
-    /// Whether it asks a DHCP server.
-    pub dhcp: bool,
-    /// Static addresses.
-    pub addresses: Vec<Cidr>,
-    /// The default gateway.
-    pub gateway: Option<std::net::IpAddr>,
-    /// Name servers.
-    pub dns: Vec<std::net::IpAddr>,
-}
-
-/// Which interface is meant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InterfaceMatch {
-    /// The one with this hardware address.
-    Mac(Mac),
-    /// Those with this name, or a name that matches this pattern.
-    Name(InterfaceName),
 }
 
 /// How the node joins: one variant for each kind of cluster.
@@ -150,12 +129,8 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         let help = "give a user authorized_keys, or leave root its login";
         fields.warning("ssh", "nobody can log in: root may not, and no user has a key", help, findings);
     }
-    let networks = fields
-        .list("network", findings)
-        .iter()
-        .enumerate()
-        .filter_map(|(index, node)| read_network(node, &format!("network[{index}]"), findings))
-        .collect();
+    let networks = read_networks(&fields, findings);
+    let proxy = fields.entry("proxy").and_then(|entry| read_proxy(&entry.node, findings));
     let join = fields.entry("join").and_then(|entry| read_join(&entry.node, extent, findings));
     let config = NodeConfig {
         hostname: fields.parsed("hostname", findings),
@@ -172,52 +147,10 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         disks: read_disks(&fields, findings),
         swap: fields.entry("swap").and_then(|entry| read_swap(&entry.node, findings)),
         tuning: fields.entry("tuning").and_then(|entry| read_tuning(&entry.node, findings)).unwrap_or_default(),
+        proxy,
         join,
     };
     Some(config)
-}
-
-fn read_network(node: &Node, path: &str, findings: &mut Findings) -> Option<Network> {
-    let fields = Fields::new(node, path, &["match", "dhcp", "addresses", "gateway", "dns"], findings)?;
-    let errors_before = findings.errors.len();
-    let matches = if let Some(entry) = fields.entry("match") {
-        read_match(&entry.node, &fields.path_of("match"), findings)
-    } else {
-        fields.missing("match", "say which interface: match = { name = \"en*\" } or { mac = \"...\" }", findings);
-        None
-    };
-    let addresses: Vec<Cidr> = fields.parsed_list("addresses", findings);
-    let dhcp = fields.boolean("dhcp", findings).unwrap_or(addresses.is_empty());
-    let gateway: Option<std::net::IpAddr> = fields.parsed("gateway", findings);
-    let dns = fields.parsed_list("dns", findings);
-    if findings.errors.len() > errors_before {
-        return None;
-    }
-    if !dhcp && addresses.is_empty() {
-        fields.error("dhcp", "is off, and there is no static address", "give addresses, or set dhcp = true", findings);
-    }
-    if let Some(gateway) = gateway {
-        // A link-local IPv6 gateway is reached on the link itself.
-        let on_link = matches!(gateway, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
-        if !on_link && !addresses.is_empty() && !addresses.iter().any(|cidr| cidr.contains(gateway)) {
-            fields.error("gateway", "is in none of the networks of addresses", "check the prefix lengths", findings);
-        }
-        if addresses.iter().any(|cidr| cidr.address == gateway) {
-            fields.error("gateway", "is this node's own address", "", findings);
-        }
-    }
-    Some(Network { matches: matches?, dhcp, addresses, gateway, dns })
-}
-
-fn read_match(node: &Node, path: &str, findings: &mut Findings) -> Option<InterfaceMatch> {
-    let fields = Fields::new(node, path, &["mac", "name"], findings)?;
-    let mac = fields.parsed("mac", findings).map(InterfaceMatch::Mac);
-    let name = fields.parsed("name", findings).map(InterfaceMatch::Name);
-    if fields.entry("mac").is_some() == fields.entry("name").is_some() {
-        findings.error(&node.origin, path, "needs either mac or name", "");
-        return None;
-    }
-    mac.or(name)
 }
 
 fn read_join(node: &Node, extent: Extent, findings: &mut Findings) -> Option<Join> {
@@ -325,7 +258,7 @@ mod tests {
              [join]\ndriver = \"docker-swarm\"\nrole = \"worker\"\nmanagers = [\"10.77.0.10\"]\nsecret = \"{SECRET}\"\n"
         );
         let config = whole(&text).unwrap();
-        assert!(!config.networks[0].dhcp, "addresses without dhcp mean static");
+        assert!(!config.networks[0].dhcp.any(), "addresses without dhcp mean static");
         let Some(Join::DockerSwarm(swarm)) = &config.join else { panic!("{config:?}") };
         assert_eq!((swarm.role, swarm.rendezvous_port), (SwarmRole::Worker, 7390));
         assert!(!format!("{config:?} {}", serde_json::to_string(&config).unwrap()).contains(SECRET));
@@ -359,17 +292,6 @@ mod tests {
         refused("[join]\ndriver = \"docker-swarm\"\nsecret = \"short\"\n", &["f:3:10: join.secret: is shorter"]);
         refused("[join]\ndriver = \"docker-swarm\"\ntoken = \"SWMTKN-1-x\"\n", &["not a Swarm join token"]);
         refused("[join]\ndriver = \"docker-swarm\"\nrendezvous_port = 70000\n", &["from 1 to 65535"]);
-    }
-
-    #[test]
-    fn network_errors() {
-        refused("[[network]]\naddresses = [\"10.0.0.1/24\"]\n", &["network[0].match: is missing"]);
-        refused("[[network]]\nmatch = { name = \"a\", mac = \"52:54:00:00:00:01\" }\n", &["either mac or name"]);
-        refused("[[network]]\nmatch = { name = \"en*\" }\ndhcp = false\n", &["no static address"]);
-        refused(
-            "[[network]]\nmatch = { name = \"en*\" }\naddresses = [\"10.0.0.2/24\"]\ngateway = \"10.0.1.1\"\n",
-            &["f:4:11: network[0].gateway: is in none"],
-        );
     }
 
     #[test]

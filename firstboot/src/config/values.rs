@@ -306,7 +306,7 @@ impl FromStr for Advertise {
 }
 
 /// An interface's name, or a pattern with `*`, `?` and `[...]` as systemd.network's `Name=` takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InterfaceName(String);
 
 impl fmt::Display for InterfaceName {

@@ -27,7 +27,9 @@ struct Address {
 
 /// All usable addresses of global scope.
 pub fn global_addresses() -> io::Result<Vec<InterfaceAddress>> {
-    let addresses = dump()?;
+    let mut addresses = Vec::new();
+    // An ifaddrmsg of any family.
+    dump(RTM_GETADDR, 8, RTM_NEWADDR, &mut |body| addresses.extend(address(body)))?;
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // An interface that went away since the dump has no name any more, and its address no use.
     let named = |found: Address| {
@@ -37,29 +39,33 @@ pub fn global_addresses() -> io::Result<Vec<InterfaceAddress>> {
     Ok(addresses.into_iter().filter_map(named).collect())
 }
 
-fn dump() -> io::Result<Vec<Address>> {
+/// Asks the kernel for everything of one kind, and hands on the body of each message of the kind `answer`.
+///
+/// # Errors
+/// What the kernel says; an answer that is no netlink.
+pub(super) fn dump(kind: u16, header_bytes: u8, answer: u16, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     // The default protocol of the family, 0, is NETLINK_ROUTE.
-    // nlmsghdr: length, type, flags, sequence, port; ifaddrmsg of any family.
-    let mut request = Vec::with_capacity(24);
-    request.extend_from_slice(&24_u32.to_ne_bytes());
-    request.extend_from_slice(&RTM_GETADDR.to_ne_bytes());
+    // nlmsghdr: length, type, flags, sequence, port; then the kind's own header, all zeros.
+    let length = 16 + usize::from(header_bytes);
+    let mut request = Vec::with_capacity(length);
+    request.extend_from_slice(&(16 + u32::from(header_bytes)).to_ne_bytes());
+    request.extend_from_slice(&kind.to_ne_bytes());
     request.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
     request.extend_from_slice(&1_u32.to_ne_bytes());
-    request.extend_from_slice(&[0; 12]);
+    request.resize(length, 0);
     send(&socket, &request, SendFlags::empty())?;
-    let mut addresses = Vec::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
         let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        if length == 0 || parse(&buffer[..length], &mut addresses)? {
-            return Ok(addresses);
+        if length == 0 || parse(&buffer[..length], answer, each)? {
+            return Ok(());
         }
     }
 }
 
 /// Reads one datagram's messages; true after the last one of the dump.
-fn parse(mut datagram: &[u8], addresses: &mut Vec<Address>) -> io::Result<bool> {
+fn parse(mut datagram: &[u8], answer: u16, each: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
     while let Some(header) = datagram.first_chunk::<16>() {
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let kind = u16::from_ne_bytes([header[4], header[5]]);
@@ -70,12 +76,23 @@ fn parse(mut datagram: &[u8], addresses: &mut Vec<Address>) -> io::Result<bool> 
                 let code = body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
                 return Err(io::Error::from_raw_os_error(code.saturating_neg()));
             }
-            RTM_NEWADDR => addresses.extend(address(body)),
+            kind if kind == answer => each(body),
             _ => {}
         }
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
+}
+
+/// Calls `each` with the kind and value of every attribute (rtattr); `None` where one is longer than what is there.
+pub(super) fn attributes<'a>(mut bytes: &'a [u8], mut each: impl FnMut(u16, &'a [u8])) -> Option<()> {
+    while let Some(header) = bytes.first_chunk::<4>() {
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let value = bytes.get(4..length)?;
+        each(u16::from_ne_bytes([header[2], header[3]]), value);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(())
 }
 
 fn address(body: &[u8]) -> Option<Address> {
@@ -84,17 +101,11 @@ fn address(body: &[u8]) -> Option<Address> {
         return None;
     }
     let (mut local, mut plain) = (None, None);
-    let mut attributes = &body[8..];
-    while let Some(header) = attributes.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let value = attributes.get(4..length)?;
-        match u16::from_ne_bytes([header[2], header[3]]) {
-            IFA_LOCAL => local = ip(value),
-            IFA_ADDRESS => plain = ip(value),
-            _ => {}
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
+    attributes(&body[8..], |kind, value| match kind {
+        IFA_LOCAL => local = ip(value),
+        IFA_ADDRESS => plain = ip(value),
+        _ => {}
+    })?;
     // On a point-to-point link IFA_ADDRESS is the other end.
     Some(Address { index: u32::from_ne_bytes([i0, i1, i2, i3]), address: local.or(plain)? })
 }
@@ -128,7 +139,7 @@ mod tests {
             datagram.extend_from_slice(&kind.to_ne_bytes());
             datagram.extend_from_slice(&[0; 10]);
             datagram.extend_from_slice(&rest);
-            let _ = parse(&datagram, &mut Vec::new());
+            let _ = parse(&datagram, RTM_NEWADDR, &mut |body| drop(address(body)));
         }
     }
 }

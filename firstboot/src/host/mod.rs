@@ -6,6 +6,7 @@
 mod addresses;
 mod devices;
 pub mod files;
+mod links;
 mod owned;
 mod real;
 #[cfg(test)]
@@ -20,7 +21,8 @@ use thiserror::Error;
 
 pub use real::RealHost;
 
-use crate::config::{HostAddress, Machine, Secret};
+use crate::config::{HostAddress, Mac, Machine, Secret};
+use crate::http::{HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError};
@@ -105,6 +107,30 @@ pub enum Standing {
     Other,
 }
 
+/// An interface of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The hardware address that it has now: a bond's members all have the bond's.
+    pub mac: Option<Mac>,
+    /// The one that it was made with, where the kernel knows it.
+    pub permanent: Option<Mac>,
+    /// Whether hardware, or a hypervisor's device, is behind it.
+    pub physical: bool,
+    /// Whether it is up and something is at the other end of the cable.
+    pub carrier: bool,
+    /// The module that serves it.
+    pub driver: Option<String>,
+}
+
+impl Link {
+    /// What tells it from others for good.
+    pub fn identity(&self) -> Option<Mac> {
+        self.permanent.or(self.mac)
+    }
+}
+
 /// A machine. All paths are absolute paths on the node.
 pub trait Host: Sync {
     /// Reads a file of at most `limit` bytes; `None` where there is none.
@@ -155,10 +181,14 @@ pub trait Host: Sync {
     fn machine(&self) -> Machine;
     /// The addresses of global scope, sorted, without those of container bridges.
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError>;
+    /// The interfaces, sorted by name, without `lo` and those of containers.
+    fn links(&self) -> Result<Vec<Link>, HostError>;
     /// The own address from which packets to `to` leave; `None` where there is no route.
     fn source_address(&self, to: IpAddr) -> Option<IpAddr>;
     /// The addresses of a machine.
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError>;
+    /// Asks a server over HTTP, once.
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError>;
     /// Asks the container engine.
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError>;
     /// Asks a manager's rendezvous for a join token.

@@ -6,13 +6,19 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, Ids, InterfaceAddress, Standing, addresses, devices, files, owned};
+use super::{Host, HostError, Ids, InterfaceAddress, Link, Standing, addresses, devices, files, links, owned};
+use crate::config::network::is_container_interface;
 use crate::config::{HostAddress, Machine, Secret};
+use crate::http::{self, HttpError, HttpRequest, HttpResponse};
 use crate::join::engine::{Body, DOCKER_SOCKET, EngineError, Request, Response, exchange};
 use crate::process;
 use crate::rendezvous::{Grant, NodeIdentity, RendezvousError, request};
+use crate::step::LOGINS;
 use crate::step::images::{ArchiveImage, images_of};
 use crate::sys::{self, EthtoolRequest};
+
+/// How long a name may take to be resolved.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The machine, or, for looking around in a directory, a tree that stands for its root.
 #[derive(Debug, Clone)]
@@ -36,6 +42,33 @@ impl RealHost {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// The addresses of a machine, asked for at most `limit`.
+    ///
+    /// # Errors
+    /// [`HostError::Resolve`].
+    pub fn resolve_within(&self, host: &HostAddress, limit: Duration) -> Result<Vec<IpAddr>, HostError> {
+        let name = match host {
+            HostAddress::Ip(address) => return Ok(vec![*address]),
+            HostAddress::Name(name) => name,
+        };
+        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
+        // A static program has no name service switch; getent has the system's own.
+        let output = process::run("getent", &["ahosts", name], limit.min(RESOLVE_PATIENCE)).map_err(|error| {
+            failed(match error {
+                process::ProcessError::Failed { .. } => "no name server knows it".into(),
+                other => other.to_string(),
+            })
+        })?;
+        let text = String::from_utf8_lossy(&output).into_owned();
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+    }
+
     fn firmware_text(&self, name: &str) -> Option<String> {
         let bytes = self.read(&format!("/sys/class/dmi/id/{name}"), 4096).ok()??;
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -44,11 +77,6 @@ impl RealHost {
             ["", "none", "not specified", "default string", "to be filled by o.e.m.", "0", "system serial number"];
         (!unset.contains(&text.to_lowercase().as_str())).then_some(text)
     }
-}
-
-/// Interfaces that the container engine makes; their addresses are no way to reach the machine.
-fn is_container_interface(name: &str) -> bool {
-    ["docker", "br-", "veth", "cni", "flannel", "vxlan", "virbr"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl Host for RealHost {
@@ -173,16 +201,9 @@ impl Host for RealHost {
     }
 
     fn machine(&self) -> Machine {
-        let mut macs = std::collections::BTreeSet::new();
-        for entry in std::fs::read_dir(self.path("/sys/class/net")).into_iter().flatten().flatten() {
-            // Only real hardware has a device behind it.
-            if entry.path().join("device").exists()
-                && let Ok(text) = std::fs::read_to_string(entry.path().join("address"))
-                && let Ok(mac) = text.trim().parse()
-            {
-                macs.insert(mac);
-            }
-        }
+        // A member of a bond has the bond's address now; what it was made with is what documents name.
+        let links = links::links(&self.path("/sys/class/net")).unwrap_or_default();
+        let macs = links.iter().filter(|link| link.physical).filter_map(Link::identity).collect();
         Machine {
             macs,
             serial: self.firmware_text("product_serial"),
@@ -198,6 +219,13 @@ impl Host for RealHost {
         Ok(found)
     }
 
+    fn links(&self) -> Result<Vec<Link>, HostError> {
+        let failed = |source| HostError::System { action: "ask for interfaces", source };
+        let mut found = links::links(&self.path("/sys/class/net")).map_err(failed)?;
+        found.retain(|link| link.name != "lo" && !is_container_interface(&link.name));
+        Ok(found)
+    }
+
     fn source_address(&self, to: IpAddr) -> Option<IpAddr> {
         // Connecting a datagram socket sends nothing; it only asks the routing table.
         let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
@@ -207,26 +235,18 @@ impl Host for RealHost {
     }
 
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError> {
-        let name = match host {
-            HostAddress::Ip(address) => return Ok(vec![*address]),
-            HostAddress::Name(name) => name,
+        self.resolve_within(host, RESOLVE_PATIENCE)
+    }
+
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        // The service runs already when [proxy] is applied, so its own environment has nothing of it.
+        let written = self.read(LOGINS, 1024 * 1024).ok().flatten().unwrap_or_default();
+        let written = String::from_utf8_lossy(&written);
+        let variable = |name: &str| {
+            let line = written.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned).or_else(|| std::env::var(name).ok())
         };
-        let failed = |reason: String| HostError::Resolve { name: name.clone(), reason };
-        // A static program has no name service switch; getent has the system's own.
-        let output = process::run("getent", &["ahosts", name], Duration::from_secs(20)).map_err(|error| {
-            failed(match error {
-                process::ProcessError::Failed { .. } => "no name server knows it".into(),
-                other => other.to_string(),
-            })
-        })?;
-        let text = String::from_utf8_lossy(&output).into_owned();
-        let mut found: Vec<IpAddr> = Vec::new();
-        for address in text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
-            if !found.contains(&address) {
-                found.push(address);
-            }
-        }
-        if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
+        http::exchange(self, request, &variable)
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {

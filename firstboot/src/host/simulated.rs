@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::simulated_disks::{self, Device, Volatile};
-use super::{Host, HostError, Ids, InterfaceAddress, Standing};
+use super::{Host, HostError, Ids, InterfaceAddress, Link, Standing};
 use crate::config::{HostAddress, Machine, Secret};
+use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
 use crate::join::engine::{Body, EngineError, Request, Response};
 use crate::process::ProcessError;
 use crate::rendezvous::{Grant, NodeIdentity, Refusal, RendezvousError};
@@ -65,8 +66,15 @@ pub struct State {
     pub commands: Vec<String>,
     /// The addresses that the interfaces get.
     pub addresses: Vec<InterfaceAddress>,
+    /// The addresses as what is written on the disk gives them, in place of `addresses`.
+    pub network: Option<fn(&Disk) -> Vec<InterfaceAddress>>,
+    pub links: Vec<Link>,
     /// What the manager's rendezvous answers, in order; the last answer is repeated.
     pub rendezvous: Vec<Result<(&'static str, u64), Refusal>>,
+    /// What is answered to requests, by their address: in order, the last answer repeated.
+    pub answers: BTreeMap<String, Vec<Result<HttpResponse, HttpReason>>>,
+    /// The requests that were made, bodies included.
+    pub requests: Vec<(Method, String, Vec<u8>)>,
     /// Commands that fail, by their beginning.
     pub failing: Vec<&'static str>,
     /// What the engine answers to a join: `active` by default.
@@ -437,7 +445,12 @@ impl Host for SimulatedHost {
     }
 
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
-        Ok(self.state().addresses.clone())
+        let state = self.state();
+        Ok(state.network.map_or_else(|| state.addresses.clone(), |network| network(&state.disk)))
+    }
+
+    fn links(&self) -> Result<Vec<Link>, HostError> {
+        Ok(self.state().links.clone())
     }
 
     fn source_address(&self, _: IpAddr) -> Option<IpAddr> {
@@ -449,6 +462,22 @@ impl Host for SimulatedHost {
             HostAddress::Ip(address) => Ok(vec![*address]),
             HostAddress::Name(name) => Err(HostError::Resolve { name: name.clone(), reason: "no name server".into() }),
         }
+    }
+
+    fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
+        let mut state = self.state();
+        state.requests.push((request.method, request.url.to_owned(), request.body.to_vec()));
+        let unreachable = || Err(HttpReason::Connection("there is no such server".into()));
+        let answer = match state.answers.get_mut(request.url) {
+            Some(answers) if answers.len() > 1 => answers.remove(0),
+            Some(answers) => answers.first().cloned().unwrap_or_else(unreachable),
+            None => unreachable(),
+        };
+        match answer {
+            Ok(answer) if answer.body.len() as u64 > request.limit => Err(HttpReason::TooLarge(request.limit)),
+            answer => answer,
+        }
+        .map_err(|reason| HttpError::new(request.url, reason))
     }
 
     fn engine(&self, request: &Request<'_>) -> Result<Response, EngineError> {

@@ -6,9 +6,6 @@ use super::Found;
 use super::volume::{Volume, VolumeError};
 use crate::config::{Document, Format, Machine};
 
-/// Files of NoCloud that this version does not read.
-const UNREAD: [(&str, &str); 1] = [("network-config", "is not read; write [[network]] in node.toml")];
-
 struct Files<'a> {
     volume: &'a Volume,
     label: &'a str,
@@ -32,24 +29,17 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Reads a NoCloud medium: `meta-data`, `vendor-data`, `user-data`, and over them a `node.toml`.
+/// Reads a NoCloud medium: `meta-data`, `network-config`, `vendor-data`, `user-data`, and over them a `node.toml`.
 ///
 /// # Errors
 /// All of [`VolumeError`].
 pub fn documents_of_cidata(volume: &Volume, label: &str, _: &Machine, found: &mut Found) -> Result<(), VolumeError> {
     let files = Files::new(volume, label)?;
     found.documents.extend(files.read("meta-data", Format::MetaData)?);
+    found.documents.extend(files.read("network-config", Format::NetworkConfig)?);
     found.documents.extend(files.read("vendor-data", Format::VendorData)?);
     found.documents.extend(files.read("user-data", Format::UserData)?);
     found.documents.extend(files.read("node.toml", Format::NodeToml)?);
-    for (name, what) in UNREAD {
-        // cloud-init's tools put empty files there as a matter of form.
-        if let Some(name) = files.find(name)
-            && !volume.read(name)?.is_empty()
-        {
-            found.notes.push(format!("{label}:{name} {what}"));
-        }
-    }
     Ok(())
 }
 
@@ -133,7 +123,7 @@ mod tests {
         let files =
             [("user-data", "u"), ("meta-data", "m"), ("node.toml", "n"), ("network-config", "x"), ("vendor-data", "v")];
         let found = found(&files, documents_of_cidata);
-        assert_eq!(names(&found), ["L:meta-data", "L:vendor-data", "L:user-data", "L:node.toml"]);
-        assert_eq!(found.notes, ["L:network-config is not read; write [[network]] in node.toml"]);
+        assert_eq!(names(&found), ["L:meta-data", "L:network-config", "L:vendor-data", "L:user-data", "L:node.toml"]);
+        assert!(found.notes.is_empty());
     }
 }

@@ -10,6 +10,7 @@
 
 mod commands;
 mod hardware;
+mod network;
 mod obtain;
 mod offer;
 #[cfg(test)]
@@ -35,12 +36,6 @@ use crate::step::{Archive, Step, StepError};
 
 /// How long systemd may take to accept a job.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long the addresses may take, in seconds.
-const NETWORK_SECONDS: u64 = 90;
-/// How often the addresses are looked at in a second.
-const NETWORK_LOOKS: u32 = 5;
-/// The same for a role that joins nothing: it works without a network too.
-const NETWORK_SECONDS_ALONE: u64 = 20;
 /// How long the cluster may take to accept a node after it was asked, in seconds.
 const MEMBERSHIP_SECONDS: u64 = 60;
 /// The window, for each machine of the site, over which first attempts are spread: 50 a minute.
@@ -92,6 +87,8 @@ pub struct Service<'a> {
     /// Whether something was held back in this boot, and whether it has been started.
     to_release: bool,
     released: bool,
+    /// How often the network of the present configuration did not come up.
+    network_failures: u32,
 }
 
 impl<'a> Service<'a> {
@@ -106,6 +103,7 @@ impl<'a> Service<'a> {
             backoff: Backoff::default(),
             to_release: false,
             released: false,
+            network_failures: 0,
         }
     }
 
@@ -140,6 +138,7 @@ impl<'a> Service<'a> {
         if obtained.documents != self.current {
             self.current = obtained.documents;
             self.said.clear();
+            self.network_failures = 0;
             self.backoff.reset();
         }
         let loaded = obtained.loaded;
@@ -167,7 +166,7 @@ impl<'a> Service<'a> {
             self.host.run("systemctl", &["start", "--no-block", "multi-user.target"], RELEASE_PATIENCE)?;
             self.released = true;
         }
-        self.wait_for_network(&loaded, plan.join.is_some())?;
+        self.bring_up_network(&plan, &loaded, &machine, &mut journal)?;
         self.run_first(&plan.run, &mut journal)?;
         self.join(&plan, &loaded, &machine, &mut journal)
     }
@@ -187,40 +186,6 @@ impl<'a> Service<'a> {
                 .map_err(|error: StepError| Failure { code: step.failure(), text: format!("{name}: {error}") })?;
             journal.record(Event::Done { step: name, inputs })?;
         }
-        Ok(())
-    }
-
-    /// Waits until the static addresses are there, or any address where there are none.
-    fn wait_for_network(&mut self, loaded: &Loaded, needed: bool) -> Result<(), Failure> {
-        let wanted: Vec<_> =
-            loaded.config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
-        let mut missing = String::new();
-        let seconds = if needed { NETWORK_SECONDS } else { NETWORK_SECONDS_ALONE };
-        for look in 0..seconds * u64::from(NETWORK_LOOKS) {
-            if look > 0 {
-                self.host.sleep(Duration::from_secs(1) / NETWORK_LOOKS);
-            }
-            let have = self.host.addresses()?;
-            let absent: Vec<_> = wanted.iter().filter(|want| !have.iter().any(|have| have.address == **want)).collect();
-            if absent.is_empty() && !have.is_empty() {
-                if self.first_time(Code::NetworkUp) {
-                    let list = have.iter().map(|have| format!("{} {}", have.interface, have.address));
-                    self.report.report(Code::NetworkUp, &list.collect::<Vec<_>>().join(", "));
-                }
-                return Ok(());
-            }
-            missing = match &absent[..] {
-                [] => "no interface has an address; is a cable in, does the DHCP server answer?".to_owned(),
-                absent => format!(
-                    "no interface has {}; does [[network]] match one that has a link?",
-                    absent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                ),
-            };
-        }
-        if needed {
-            return Err(Failure { code: Code::NetworkFailed, text: missing });
-        }
-        self.report.report(Code::NetworkFailed, &format!("{missing} (going on: the role joins nothing)"));
         Ok(())
     }
 

@@ -181,7 +181,7 @@ proptest::proptest! {
 fn a_changed_input_repeats_only_its_step() {
     let host = machine();
     host.state().failing = vec!["systemctl start docker.service"];
-    host.state().plug = Some(69);
+    host.state().plug = Some(75);
     assert!(killed(&host, vec![stick("worker")]) || host.points() > 0);
     host.reboot();
     host.state().failing.clear();
@@ -357,6 +357,110 @@ fn first_attempts_of_a_site_are_spread() {
     let moments: std::collections::BTreeSet<_> = (0..100).map(|id| splay(&format!("node{id}"), window)).collect();
     assert!(moments.len() > 90 && moments.iter().all(|moment| *moment < window));
     assert_eq!(splay("x", Duration::ZERO), Duration::ZERO);
+}
+
+/// Addresses as the files of networkd give them: DHCP gives one where nothing else is said.
+fn follows_the_files(disk: &Disk) -> Vec<InterfaceAddress> {
+    let address = |text: &str| InterfaceAddress { interface: "enp1s0".into(), address: text.parse().unwrap() };
+    let files: Vec<String> = disk
+        .files
+        .iter()
+        .filter(|(path, _)| path.starts_with("/etc/systemd/network/10-ingot-"))
+        .map(|(_, (bytes, _))| String::from_utf8_lossy(bytes).into_owned())
+        .collect();
+    match files.iter().any(|text| text.contains("Address=10.77.0.11/24")) {
+        true => vec![address("10.77.0.11")],
+        false if files.is_empty() => vec![address("192.0.2.50")],
+        false => vec![],
+    }
+}
+
+fn cabled() -> SimulatedHost {
+    let host = machine();
+    host.state().network = Some(follows_the_files);
+    let mac = "52:54:00:00:00:01".parse().ok();
+    let link =
+        crate::host::Link { name: "enp1s0".into(), mac, permanent: mac, physical: true, carrier: true, driver: None };
+    host.state().links = vec![link];
+    host
+}
+
+/// The stick with a typing error in its address.
+fn wrong_stick() -> Found {
+    let text = String::from_utf8(stick("worker").documents[0].bytes.clone()).unwrap();
+    medium(&text.replace("10.77.0.11/24", "10.77.0.111/24"))
+}
+
+#[test]
+fn a_wrong_network_falls_back_to_dhcp_and_a_corrected_stick_is_read() {
+    let host = cabled();
+    // Looks: one to begin with, one every five seconds of waiting, then one each second.
+    let mut media = vec![wrong_stick(); 40];
+    media.push(stick("worker"));
+    let heard = run(&host, media);
+    assert_eq!(heard.codes(), [100, 200, 921, 920, 100, 200, 210, 300, 310, 400, 500]);
+    let text = heard.text(Code::NetworkFallback);
+    assert!(
+        text.contains("no interface has 10.77.0.111")
+            && text.contains("DHCP on every wired interface: enp1s0 192.0.2.50"),
+        "{text}"
+    );
+    assert_eq!(host.disk().joined, 1);
+    assert!(host.text("/var/lib/ingot/network/good.json").contains("10.77.0.11/24"), "what works is kept");
+}
+
+#[test]
+fn what_worked_last_is_the_first_to_fall_back_to() {
+    let host = cabled();
+    // The right network comes up, but no container engine does; then a stick with a wrong one is put in.
+    host.state().failing = vec!["systemctl start docker.service"];
+    let mut media = vec![stick("worker"); 3];
+    media.extend(vec![wrong_stick(); 60]);
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(&host, media)));
+    assert!(outcome.is_err(), "it tries for ever");
+    let host2 = cabled();
+    host2.state().disk = host.disk();
+    host2.state().slept = Duration::ZERO;
+    let heard = Heard::default();
+    let media = Media(Mutex::new(vec![wrong_stick(); 3]));
+    let outcome = catch_unwind(AssertUnwindSafe(|| Service::new(&host2, &heard, &media).run().driver.is_some()));
+    assert!(outcome.is_err());
+    let text = heard.text(Code::NetworkFallback);
+    assert!(text.contains("the network that worked last: enp1s0 10.77.0.11"), "{text}");
+    assert_eq!(host2.disk().joined, 0, "nothing is joined over a network that is not the configured one");
+}
+
+#[test]
+fn without_a_cable_nothing_is_changed() {
+    let host = cabled();
+    host.state().links[0].carrier = false;
+    let heard = Heard::default();
+    let media = Media(Mutex::new(vec![wrong_stick()]));
+    assert!(catch_unwind(AssertUnwindSafe(|| Service::new(&host, &heard, &media).run().driver.is_some())).is_err());
+    assert!(heard.codes().contains(&920) && !heard.codes().contains(&921), "{:?}", heard.codes());
+    assert!(host.disk().files.keys().any(|path| path.starts_with("/etc/systemd/network/10-ingot-")));
+}
+
+#[test]
+fn the_plug_is_pulled_while_falling_back() {
+    let reference = cabled();
+    run(&reference, vec![stick("worker")]);
+    let mut point = 0;
+    loop {
+        let host = cabled();
+        host.state().plug = Some(point);
+        let mut media = vec![wrong_stick(); 40];
+        media.push(stick("worker"));
+        if !killed(&host, media) {
+            break;
+        }
+        host.reboot();
+        let heard = run(&host, vec![stick("worker")]);
+        assert_eq!(heard.codes().last(), Some(&500), "point {point}");
+        assert_eq!(outcome(&host), outcome(&reference), "point {point}");
+        point += 1;
+    }
+    assert!(point > 80, "only {point} points");
 }
 
 #[path = "commands_tests.rs"]

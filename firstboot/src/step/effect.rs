@@ -224,7 +224,7 @@ fn read_text(host: &dyn Host, path: &str) -> Result<Option<String>, HostError> {
 }
 
 /// The file with the block in place of an earlier one, at its end.
-fn with_block(shared: &str, block: &str) -> String {
+pub(super) fn with_block(shared: &str, block: &str) -> String {
     let mut kept = String::new();
     let mut inside = false;
     for line in shared.lines() {

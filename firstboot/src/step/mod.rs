@@ -8,7 +8,8 @@ mod ca;
 mod effect;
 mod files;
 pub mod images;
-mod network;
+pub mod network;
+mod proxy;
 #[cfg(test)]
 mod pulled;
 mod settings;
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::config::{Ca, HostAddress, Hostname, Network, NodeFile, Ssh, SshKey, Timezone, User};
+use crate::config::network::Prefix;
+use crate::config::{Ca, HostAddress, Hostname, Network, NodeFile, Proxy, Ssh, SshKey, Timezone, User};
 use crate::host::{Host, HostError};
 use crate::join::engine::EngineError;
 use crate::journal::Inputs;
@@ -27,6 +29,7 @@ use crate::status::Code;
 
 pub use effect::{Content, Effect, perform};
 pub use images::Archive;
+pub use proxy::LOGINS;
 
 /// How long one program of a step may run.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -64,6 +67,8 @@ pub enum Step {
     Ssh(Ssh),
     /// The interfaces.
     Network(Vec<Network>),
+    /// The proxies, and the networks that are reached without them.
+    Proxy(Option<Proxy>, Vec<Prefix>),
     /// The time servers.
     Ntp(Vec<HostAddress>),
     /// The container images that came with the image.
@@ -82,6 +87,7 @@ impl Step {
             Step::SshKeys(_) => "ssh-keys",
             Step::Ssh(_) => "ssh",
             Step::Network(_) => "network",
+            Step::Proxy(..) => "proxy",
             Step::Ntp(_) => "ntp",
             Step::LoadImages(_) => "load-images",
         }
@@ -111,6 +117,12 @@ impl Step {
             }
             Step::Network(networks) if networks.is_empty() => "DHCP on every wired interface".into(),
             Step::Network(networks) => format!("{} interfaces configured, DHCP on the rest", networks.len()),
+            Step::Proxy(None, _) => "no proxies".into(),
+            Step::Proxy(Some(proxy), _) => {
+                let urls = [("http", &proxy.http), ("https", &proxy.https)];
+                let urls = urls.iter().filter_map(|(scheme, url)| Some(format!("{scheme} over {}", url.as_ref()?)));
+                urls.collect::<Vec<_>>().join(", ")
+            }
             Step::Ntp(servers) if servers.is_empty() => "the image's time servers".into(),
             Step::Ntp(servers) => format!("time servers {}", all(servers)),
             Step::LoadImages(archives) => format!("{} archives of container images", archives.len()),
@@ -131,7 +143,11 @@ impl Step {
     /// The hash of what it depends on.
     pub fn inputs(&self) -> Inputs {
         // The form of the values themselves; a new version of the form means the step is done once more.
-        let form = format!("{self:?}");
+        let mut form = format!("{self:?}");
+        if let Step::Proxy(Some(proxy), networks) = self {
+            // The form leaves passwords out, and a changed one is a change; only its hash is kept.
+            form.push_str(&format!("{:?}", proxy.environment(networks)));
+        }
         Inputs::of([self.name().as_bytes(), form.as_bytes()])
     }
 
@@ -156,6 +172,7 @@ impl Step {
             Step::SshKeys(keys) => settings::ssh_keys_effects(keys),
             Step::Ssh(ssh) => ssh::effects(ssh),
             Step::Network(networks) => network::effects(networks),
+            Step::Proxy(proxy, networks) => proxy::effects(proxy.as_ref(), networks),
             Step::Ntp(servers) => settings::ntp_effects(servers),
             Step::LoadImages(archives) => images::effects(archives),
         }
@@ -175,6 +192,7 @@ impl Step {
             Step::SshKeys(keys) => settings::ssh_keys(host, keys),
             Step::Ssh(ssh) => ssh::apply(host, ssh),
             Step::Network(networks) => network::apply(host, networks),
+            Step::Proxy(proxy, networks) => proxy::apply(host, proxy.as_ref(), networks),
             Step::Ntp(servers) => settings::ntp(host, servers),
             Step::LoadImages(archives) => images::load(host, archives),
         }
