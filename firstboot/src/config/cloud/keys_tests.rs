@@ -193,3 +193,45 @@ fn cloud_inits_schema_accepts_the_same_documents() {
         Err(error) => panic!("{error}"),
     }
 }
+
+/// cloud-init's documented examples, where they are: `INGOT_CLOUD_INIT_EXAMPLES` is a directory with them.
+#[test]
+fn the_documented_examples_have_no_key_that_is_not_in_the_table() {
+    let Ok(directory) = std::env::var("INGOT_CLOUD_INIT_EXAMPLES") else {
+        println!("skipped: INGOT_CLOUD_INIT_EXAMPLES is not set");
+        return;
+    };
+    let mut directories = vec![std::path::PathBuf::from(directory)];
+    let (mut accepted, mut refused, mut unknown) = (0, 0, BTreeSet::new());
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let mut findings = Findings::default();
+            match super::super::user_data(&name.as_str().into(), &bytes, &mut findings) {
+                Some(_) => accepted += 1,
+                None => refused += 1,
+            }
+            for problem in &findings.errors {
+                println!("{problem}");
+                assert!(!problem.message.is_empty() && problem.origin.document.starts_with(&name), "{problem}");
+            }
+            let named = findings.warnings.iter().filter(|warning| warning.message.contains("is no key"));
+            unknown.extend(named.map(|warning| warning.key.clone()));
+        }
+    }
+    println!("{accepted} read, {refused} refused");
+    assert!(accepted > 10, "there are no examples");
+    // Of examples older than the schema: spelling mistakes, and keys that are none any more.
+    let gone = "debconf_selections def_log_file manual_cache_clean packages_update packages_upgrade ssh_keys.dsa_private \
+                ssh_keys.dsa_public syslog_fix_perms";
+    for key in gone.split(' ') {
+        unknown.remove(key);
+    }
+    assert!(unknown.is_empty(), "the table lacks {unknown:?}");
+}
