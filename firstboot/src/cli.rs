@@ -245,7 +245,7 @@ fn show(status: &Status) {
 fn check_files(files: &[PathBuf], role: Option<&Path>) -> u8 {
     let mut documents = Vec::new();
     let role = role.map(Path::to_owned).or_else(|| Some(PathBuf::from(ROLE_DEFAULTS)).filter(|path| path.exists()));
-    let all = role.iter().map(|path| (path, Format::PartToml)).chain(files.iter().map(|path| (path, Format::NodeToml)));
+    let all = role.iter().map(|path| (path, Format::RoleToml)).chain(files.iter().map(|path| (path, Format::NodeToml)));
     for (path, format) in all {
         match std::fs::read(path) {
             Ok(bytes) => documents.push(Document { name: path.display().to_string(), format, bytes }),
@@ -263,6 +263,7 @@ fn check_files(files: &[PathBuf], role: Option<&Path>) -> u8 {
         }
     };
     checked.warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+    checked.notes.iter().for_each(|note| complain(&format!("note: {note}")));
     for (matches, loaded) in &checked.machines {
         describe(&format!("machine {matches}"), matches, loaded);
     }

@@ -23,12 +23,13 @@ use crate::{journal, rendezvous};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its directory in the corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("command_line", command_line),
     ("ext4", ext4),
     ("gpt", gpt),
     ("journal", journal),
     ("meta_data", meta_data),
+    ("mime", mime),
     ("modules_index", modules_index),
     ("network_config", network_config),
     ("node_toml", node_toml),
@@ -191,9 +192,28 @@ pub fn network_config(bytes: &[u8]) {
     }
 }
 
-/// cloud-init's `user-data`.
+/// A message of MIME, as user-data may be one: headers, parts, encodings, and what comes out of them.
+pub fn mime(bytes: &[u8]) {
+    crate::config::cloud::fuzz_mime(bytes);
+}
+
+/// cloud-init's `user-data`; the first time below a role that allows commands.
 pub fn user_data(bytes: &[u8]) {
+    let role = Document {
+        name: "role".to_owned(),
+        format: Format::RoleToml,
+        bytes: b"[run]\nallow_commands = true\n".to_vec(),
+    };
+    let above = Document { name: "user-data".to_owned(), format: Format::UserData, bytes: bytes.to_vec() };
+    if let Ok(loaded) = load(&[role, above], &Machine::default()) {
+        let places = loaded.config.files.iter().map(|file| file.path.as_str());
+        for path in places {
+            assert!(path.starts_with('/') && path.split('/').all(|part| part != ".." && part != "."), "{path}");
+            assert!(!path.starts_with("/var/lib/ingot/") && !path.starts_with("/usr/"), "{path}");
+        }
+    }
     document("user-data", Format::UserData, bytes);
+    document("vendor-data", Format::VendorData, bytes);
 }
 
 /// A `node.toml`, as a whole and as a part.

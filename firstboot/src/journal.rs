@@ -97,6 +97,8 @@ pub struct Journal<'a> {
     next: u64,
     length: u64,
     begun: Option<(String, Inputs)>,
+    /// Steps that were begun and not done since.
+    open: BTreeMap<String, Inputs>,
     done: BTreeMap<String, Inputs>,
     joined: Option<(String, String)>,
     sealed: bool,
@@ -122,6 +124,7 @@ impl<'a> Journal<'a> {
             next: events.len() as u64,
             length: whole,
             begun: None,
+            open: BTreeMap::new(),
             done: BTreeMap::new(),
             joined: None,
             sealed: false,
@@ -139,10 +142,12 @@ impl<'a> Journal<'a> {
             // A step that was begun again is not done, whatever it was before.
             Event::Begin { step, inputs } => {
                 self.done.remove(&step);
+                self.open.insert(step.clone(), inputs.clone());
                 self.begun = Some((step, inputs));
             }
             Event::Done { step, inputs } => {
                 self.begun = None;
+                self.open.remove(&step);
                 self.done.insert(step, inputs);
             }
             Event::Joined { driver, node } => {
@@ -196,6 +201,16 @@ impl<'a> Journal<'a> {
     /// True where the node has left its cluster with this configuration.
     pub fn has_left(&self, inputs: &Inputs) -> bool {
         self.left.as_ref() == Some(inputs)
+    }
+
+    /// True where the step was begun with these inputs and not done since: it was cut off, or it failed.
+    pub fn is_open(&self, step: &str, inputs: &Inputs) -> bool {
+        self.open.get(step) == Some(inputs)
+    }
+
+    /// True where the step was ever begun, with whatever inputs.
+    pub fn knows(&self, step: &str) -> bool {
+        self.done.contains_key(step) || self.open.contains_key(step)
     }
 
     /// The driver and the node's identity, once it has joined.

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::config::network::Prefix;
-use crate::config::{Hostname, Join, Machine, NodeConfig};
+use crate::config::{Command, Hostname, Join, Machine, NodeConfig, Run};
 use crate::join::{Driver, NodeFacts, driver};
 use crate::step::{Archive, Effect, Step};
 
@@ -17,6 +17,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The steps that need the container engine, after the preflight.
     pub engine_steps: Vec<Step>,
+    /// The commands of the configuration.
+    pub run: Run,
     /// What is made of disks and kernel settings before all that, in words.
     pub hardware: Vec<String>,
     /// What it joins at last.
@@ -43,8 +45,13 @@ impl Plan {
     pub fn new(config: &NodeConfig, machine: &Machine, archives: Vec<Archive>) -> Self {
         let mut steps = vec![Step::Hostname(hostname(config, machine))];
         steps.extend(config.timezone.clone().map(Step::Timezone));
-        // The next ones also undo what an earlier configuration set, so they are there even when empty.
+        // The next ones also undo what an earlier configuration set, so they are there even when empty. Files may belong to
+        // users, so those come first.
+        steps.push(Step::Users(config.users.clone()));
+        steps.push(Step::Ca(config.ca.clone()));
+        steps.push(Step::Files(config.files.clone()));
         steps.push(Step::SshKeys(config.ssh_keys.clone()));
+        steps.push(Step::Ssh(config.ssh.clone()));
         steps.push(Step::Network(config.networks.clone()));
         let own = config.networks.iter().flat_map(|network| &network.addresses);
         let own = own.map(|cidr| Prefix::of(cidr.address, cidr.prefix)).collect();
@@ -56,7 +63,7 @@ impl Plan {
         let addresses =
             config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
         let hostname = hostname(config, machine);
-        Self { steps, engine_steps, hardware, join: config.join.clone(), hostname, addresses }
+        Self { steps, engine_steps, hardware, run: config.run.clone(), join: config.join.clone(), hostname, addresses }
     }
 
     /// The driver of its join, as far as the node is known from its configuration alone.
@@ -75,18 +82,35 @@ impl Plan {
             Planned { name: name.to_owned(), text: text.to_owned(), effects: Vec::new() }
         });
         let mut all: Vec<Planned> = hardware.collect();
-        all.extend(self.steps.iter().chain(&self.engine_steps).map(planned));
+        let said = |step: &&Step| !step.sets_nothing();
+        all.extend(self.steps.iter().filter(said).map(planned));
+        if let Some(text) = self.commands() {
+            let commands = |list: &[Command], when: &str| -> Vec<Effect> {
+                (0..list.len()).map(|index| Effect::setting(format!("run.{when}[{index}]"), "(command)")).collect()
+            };
+            let mut effects = commands(&self.run.boot, "boot");
+            effects.extend(commands(&self.run.first, "first"));
+            all.push(Planned { name: "run".into(), text, effects });
+        }
+        all.extend(self.engine_steps.iter().map(planned));
         if let Some(driver) = self.driver() {
             all.push(Planned { name: "join".into(), text: driver.describe(), effects: driver.effects() });
         }
         all
     }
 
+    /// The commands of the configuration in words, where it has any.
+    fn commands(&self) -> Option<String> {
+        let (boot, first) = (self.run.boot.len(), self.run.first.len());
+        (boot + first > 0).then(|| format!("{boot} commands at each start, {first} once before the join"))
+    }
+
     /// The plan in words, one line for each step.
     pub fn describe(&self) -> Vec<String> {
-        let steps = self.steps.iter().chain(&self.engine_steps);
+        let steps = self.steps.iter().chain(&self.engine_steps).filter(|step| !step.sets_nothing());
         let steps = steps.map(|step| format!("{}: {}", step.name(), step.describe()));
         let mut lines: Vec<String> = self.hardware.iter().cloned().chain(steps).collect();
+        lines.extend(self.commands().map(|text| format!("run: {text}")));
         match (&self.join, self.driver()) {
             (Some(join), Some(driver)) => {
                 lines.extend(join.after.iter().map(|gate| format!("join: waits for {gate}")));

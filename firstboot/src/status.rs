@@ -155,6 +155,9 @@ codes! {
     DisksFailed = 933, "disks-failed", Failure,
         "the disks are not what [[disk]] or [swap] says; the text names rule, disks and reason",
         "put in the missing disk, correct the rule, or list the serial number of a disk whose content may go under wipe";
+    CommandFailed = 934, "command-failed", Failure,
+        "a command of [run] failed, or the power failed while it ran; the text says which",
+        "on the node: `journalctl -u` with the unit that the text names; a command of run.first is not run again unless run.repeat is true";
     JoinFailed = 940, "join-failed", Failure,
         "the cluster refused the node, or the node's cluster state contradicts its configuration",
         "read the text; the node keeps trying";

@@ -19,6 +19,7 @@ use super::node::{Extent, NodeConfig, read};
 use super::opening::{Opener, open_all};
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
+use super::run;
 use super::seal::{Seal, read_seal};
 use super::tree::{Node, Origin, Value};
 use super::values::Mac;
@@ -31,11 +32,13 @@ pub enum Format {
     NodeToml,
     /// The same keys, `version` optional: role defaults, and files for one machine.
     PartToml,
+    /// The role's defaults in the image: a part that may also say `run.allow_commands`.
+    RoleToml,
     /// cloud-init's `user-data`.
     UserData,
     /// cloud-init's `vendor-data`: the same as user-data, from someone else.
     VendorData,
-    /// cloud-init's `meta-data`, or `meta_data.json` of a ConfigDrive.
+    /// cloud-init's `meta-data`, or `meta_data.json` of a `ConfigDrive`.
     MetaData,
     /// cloud-init's `network-config`.
     NetworkConfig,
@@ -87,6 +90,8 @@ pub struct Loaded {
     pub config: NodeConfig,
     /// What a person should know.
     pub warnings: Vec<Problem>,
+    /// What was asked for and needs nothing.
+    pub notes: Vec<Problem>,
     /// Each value, as text with secrets left out, and where it comes from.
     pub origins: Vec<Explained>,
     /// The values that others replaced.
@@ -161,7 +166,7 @@ struct Parsed {
 fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
     let name: Arc<str> = Arc::from(document.name.as_str());
     let mut shared = match document.format {
-        Format::NodeToml | Format::PartToml => toml_tree(&name, &document.bytes, findings)?,
+        Format::NodeToml | Format::PartToml | Format::RoleToml => toml_tree(&name, &document.bytes, findings)?,
         Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
         Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
@@ -169,6 +174,9 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
     };
     if document.format == Format::NodeToml && shared.as_table().is_some_and(|table| !table.contains_key("version")) {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
+    }
+    if document.format != Format::RoleToml {
+        run::only_roles_allow_commands(&shared, findings);
     }
     let mut parts = Vec::new();
     if let Some(entry) = shared.remove("machine") {
@@ -189,6 +197,7 @@ fn machine_part(mut part: Node, path: &str, findings: &mut Findings) -> Option<(
             findings.error(&entry.key, &format!("{path}.{key}"), "does not belong into a [[machine]]", "");
         }
     }
+    run::only_roles_allow_commands(&part, findings);
     let Some(entry) = part.remove("match") else {
         let help = "say which machine: match = { mac = \"...\" }, { serial = \"...\" } or { uuid = \"...\" }";
         findings.error(&part.origin, &format!("{path}.match"), "is missing", help);
@@ -263,10 +272,12 @@ fn loaded(
     if config.as_ref().is_some_and(|config| config.strict) {
         findings.errors.append(&mut findings.warnings);
     }
+    let notes = std::mem::take(&mut findings.notes);
     let (config, warnings) = findings.into_result(config)?;
     Ok(Loaded {
         config,
         warnings,
+        notes,
         origins: explained(&tree),
         overridden: overridden(layers(parsed, machine), &tree),
         machines: parsed.iter().map(|document| document.parts.len()).sum(),
@@ -301,6 +312,8 @@ pub fn load_with(documents: &[Document], machine: &Machine, opener: Opener<'_>) 
 pub struct Checked {
     /// What a person should know.
     pub warnings: Vec<Problem>,
+    /// What was asked for and needs nothing.
+    pub notes: Vec<Problem>,
     /// For each `[[machine]]` part, in order, what that machine becomes.
     pub machines: Vec<(MachineMatch, Loaded)>,
     /// What a machine becomes that no part names, where the documents are enough for it.
@@ -332,9 +345,11 @@ pub fn check(documents: &[Document]) -> Result<Checked, ConfigError> {
             Err(error) => findings.errors.extend(error.problems),
         }
     }
+    let notes = std::mem::take(&mut findings.notes);
     let ((), warnings) = findings.into_result(Some(()))?;
     Ok(Checked {
         warnings,
+        notes,
         machines,
         others: loaded(&parsed, &Machine::default(), Opener::Author, Findings::default()),
     })

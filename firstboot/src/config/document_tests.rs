@@ -151,12 +151,13 @@ fn check_accepts_a_part_and_says_what_it_leaves_open() {
 
 #[test]
 fn strict_makes_warnings_errors() {
-    let cloud = document("user-data", Format::UserData, "#cloud-config\nruncmd: [reboot]\n");
+    let cloud = document("user-data", Format::UserData, "#cloud-config\npackages: [vim]\ngrowpart: {mode: auto}\n");
     let loaded = load(std::slice::from_ref(&cloud), &Machine::default()).unwrap();
-    assert_eq!(loaded.warnings.len(), 1);
+    assert_eq!((loaded.warnings.len(), loaded.notes.len()), (1, 1));
     let strict = document("node.toml", Format::NodeToml, "version = 1\nstrict = true\n");
     let error = load(&[cloud, strict], &Machine::default()).unwrap_err();
-    assert!(error.to_string().contains("runcmd: is not supported"), "{error}");
+    assert!(error.to_string().contains("packages: has no effect"), "{error}");
+    assert_eq!(error.problems.len(), 1, "what needs nothing is no error: {error}");
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl<'a> Fields<'a> {
         findings.error(self.place(key), &self.path_of(key), message, help);
     }
 
+    /// Adds a warning at a key.
+    pub fn warning(&self, key: &str, message: impl Into<String>, help: impl Into<String>, findings: &mut Findings) {
+        findings.warning(self.place(key), &self.path_of(key), message, help);
+    }
+
     /// Adds the error that a key is missing.
     pub fn missing(&self, key: &str, help: impl Into<String>, findings: &mut Findings) {
         findings.error(self.origin, &self.path_of(key), "is missing", help);

@@ -17,13 +17,15 @@
 //! ```
 
 mod baked;
-mod cloud;
+mod ca;
+pub(crate) mod cloud;
 mod contradiction;
 mod disk;
 mod disk_values;
 mod document;
 mod explain;
 mod fields;
+mod file;
 mod join;
 pub mod network;
 mod node;
@@ -33,20 +35,25 @@ mod problem;
 mod proxy;
 mod quantity;
 mod reporting;
+mod run;
 mod sample;
 pub mod schema;
 mod seal;
 pub mod sealed;
 mod secret;
+mod ssh;
 mod tree;
 mod tuning;
+mod user;
 mod values;
 
 pub use baked::check_within;
+pub use ca::{Ca, Certificate};
 pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
 pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
 pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, seal_of};
 pub use explain::{Explained, Overridden};
+pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
 pub use join::{
     AbsolutePath, Aiware, BackendAi, BackendAiRole, DRIVERS, Database, DockerSwarm, EXEC_SECRETS, Endpoint, Etcd, Exec,
     ExecFile, Gate, Gluster, GlusterRole, HttpUrl, JOIN_PROGRAMS, Join, K3s, K3sRole, Kubeadm, KubeadmRole, Label,
@@ -61,11 +68,17 @@ pub use problem::{ConfigError, Problem};
 pub use proxy::{NoProxy, PROXY_KEYS, Proxy, ProxyUrl};
 pub use quantity::{Bytes, Share, SizeRange};
 pub use reporting::{ReportTo, TimeFrom, Url};
+pub use run::{Command, Run};
 pub use sample::SAMPLE;
 pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret, judge_credential};
+pub use ssh::{HostKey, HostKeyType, Ssh};
 pub use tree::Origin;
 pub use tuning::{
     Amount, Channels, DiskTuning, InterfaceTuning, LinkMatch, PAGE_SIZES, PageCount, QueueMatch, Tuning, Unit,
 };
+pub use user::{AccountName, SudoRule, User};
 pub use values::{Advertise, Cidr, HostAddress, Hostname, InterfaceName, Mac, SshKey, Timezone, is_swarm_token};
+
+#[cfg(test)]
+pub(crate) use ca::tests::pem as test_certificate;

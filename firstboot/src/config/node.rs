@@ -2,16 +2,21 @@
 
 use serde::Serialize;
 
+use super::ca::Ca;
 use super::disk::{Disk, Swap, read_disks, read_swap};
 use super::fields::Fields;
+use super::file::NodeFile;
 use super::join::{self, Join};
 use super::network::{Network, read_networks};
 use super::problem::Findings;
 use super::proxy::{Proxy, read_proxy};
 use super::reporting::{ReportTo, TimeFrom, read_report, read_time};
+use super::run::Run;
 use super::seal::{Seal, read_seal};
+use super::ssh::Ssh;
 use super::tree::{Node, Value};
 use super::tuning::{Tuning, read_tuning};
+use super::user::User;
 use super::values::{HostAddress, Hostname, SshKey, Timezone};
 
 /// The keys of a document.
@@ -22,6 +27,10 @@ pub const DOCUMENT_KEYS: &[&str] = &[
     "ntp",
     "strict",
     "ssh",
+    "user",
+    "file",
+    "ca",
+    "run",
     "network",
     "proxy",
     "disk",
@@ -48,6 +57,16 @@ pub struct NodeConfig {
     pub strict: bool,
     /// Keys that may log in as root.
     pub ssh_keys: Vec<SshKey>,
+    /// The rest of what concerns SSH.
+    pub ssh: Ssh,
+    /// Accounts beside root.
+    pub users: Vec<User>,
+    /// Files that the configuration brings.
+    pub files: Vec<NodeFile>,
+    /// Whom the node trusts.
+    pub ca: Ca,
+    /// Commands, where the role allows them.
+    pub run: Run,
     /// Interfaces that get something else than DHCP.
     pub networks: Vec<Network>,
     /// Over which proxies the world is reached.
@@ -87,10 +106,15 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
     {
         fields.error("version", "this Ingot reads version 1", "write `version = 1`", findings);
     }
-    let ssh_keys = fields.entry("ssh").map_or_else(Vec::new, |entry| {
-        Fields::new(&entry.node, "ssh", &["authorized_keys"], findings)
-            .map_or_else(Vec::new, |ssh| ssh.parsed_list("authorized_keys", findings))
-    });
+    let (ssh_keys, ssh) = fields.entry("ssh").map(|entry| super::ssh::read(&entry.node, findings)).unwrap_or_default();
+    let users = super::user::read(fields.list("user", findings), findings);
+    let files = super::file::read(fields.list("file", findings), findings);
+    let ca = fields.entry("ca").map(|entry| super::ca::read(&entry.node, findings)).unwrap_or_default();
+    let run = fields.entry("run").map(|entry| super::run::read(&entry.node, extent, findings)).unwrap_or_default();
+    if extent == Extent::Whole && !ssh.root_login && users.iter().all(|user| user.authorized_keys.is_empty()) {
+        let help = "give a user authorized_keys, or leave root its login";
+        fields.warning("ssh", "nobody can log in: root may not, and no user has a key", help, findings);
+    }
     let networks = read_networks(&fields, findings);
     let proxy = fields.entry("proxy").and_then(|entry| read_proxy(&entry.node, findings));
     let join = fields.entry("join").and_then(|entry| join::read(&entry.node, extent, findings));
@@ -100,6 +124,11 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         ntp: fields.parsed_list("ntp", findings),
         strict: fields.boolean("strict", findings).unwrap_or(false),
         ssh_keys,
+        ssh,
+        users,
+        files,
+        ca,
+        run,
         networks,
         proxy,
         disks: read_disks(&fields, findings),

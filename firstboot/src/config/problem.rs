@@ -61,9 +61,21 @@ pub struct Findings {
     pub errors: Vec<Problem>,
     /// What a person should know.
     pub warnings: Vec<Problem>,
+    /// What was asked for and needs nothing: not even `strict` makes it an error.
+    pub notes: Vec<Problem>,
 }
 
 impl Findings {
+    /// Adds a note.
+    pub fn note(&mut self, origin: &Origin, key: &str, message: impl Into<String>, help: impl Into<String>) {
+        self.notes.push(Problem {
+            origin: origin.clone(),
+            key: key.into(),
+            message: message.into(),
+            help: help.into(),
+        });
+    }
+
     /// Adds an error.
     pub fn error(&mut self, origin: &Origin, key: &str, message: impl Into<String>, help: impl Into<String>) {
         self.errors.push(Problem {

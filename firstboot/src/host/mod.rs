@@ -7,6 +7,7 @@ mod addresses;
 mod devices;
 pub mod files;
 mod links;
+mod owned;
 mod real;
 #[cfg(test)]
 pub mod simulated;
@@ -74,6 +75,41 @@ pub struct InterfaceAddress {
     pub address: IpAddr,
 }
 
+/// Who owns a file, by numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ids {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl Ids {
+    /// Root's.
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// A file with its permissions.
+    File {
+        /// The permission bits.
+        mode: u32,
+        /// Whose it is.
+        ids: Ids,
+    },
+    /// A symbolic link to this.
+    Link(String),
+    /// A directory.
+    Directory {
+        /// Whose it is.
+        ids: Ids,
+    },
+    /// A device or the like.
+    Other,
+}
+
 /// An interface of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
@@ -105,6 +141,13 @@ pub trait Host: Sync {
     /// Writes a file whole: after a power cut it has the old content or the new one, and when this returns, the
     /// new one for good. Makes the directories above it.
     fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError>;
+    /// The same with an owner, and without following symbolic links on the way; directories that it makes have the same
+    /// owner.
+    fn write_as(&self, path: &str, bytes: &[u8], mode: u32, ids: Ids) -> Result<(), HostError>;
+    /// Makes a directory where there is none, and gives it its mode and owner. Links on the way are not followed.
+    fn make_directory_as(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError>;
+    /// What stands at a path; links are not followed, not even at its end.
+    fn look(&self, path: &str) -> Result<Option<Standing>, HostError>;
     /// Adds to a file of mode 0600, for good when this returns; a power cut before may leave a part of it.
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError>;
     /// Shortens a file to `length` bytes, for good.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, InterfaceAddress, Link, addresses, devices, files, links};
+use super::{Host, HostError, Ids, InterfaceAddress, Link, Standing, addresses, devices, files, links, owned};
 use crate::clock::https::ServerDate;
 use crate::config::network::is_container_interface;
 use crate::config::{HostAddress, Machine, Secret, Url};
@@ -104,6 +104,18 @@ impl Host for RealHost {
 
     fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), HostError> {
         files::write_durable(&files::Kernel, &self.path(path), bytes, mode).map_err(HostError::file("write", path))
+    }
+
+    fn write_as(&self, path: &str, bytes: &[u8], mode: u32, ids: Ids) -> Result<(), HostError> {
+        owned::write(&self.root, path, bytes, mode, ids).map_err(HostError::file("write", path))
+    }
+
+    fn make_directory_as(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError> {
+        owned::make_directory(&self.root, path, mode, ids).map_err(HostError::file("make the directory", path))
+    }
+
+    fn look(&self, path: &str) -> Result<Option<Standing>, HostError> {
+        owned::look(&self.root, path).map_err(HostError::file("look at", path))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {

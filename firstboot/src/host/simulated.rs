@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::simulated_disks::{self, Device, Volatile};
-use super::{Host, HostError, InterfaceAddress, Link, files};
+use super::{Host, HostError, Ids, InterfaceAddress, Link, Standing, files};
 use crate::clock::https::ServerDate;
 use crate::config::{HostAddress, Machine, Secret, Url};
 use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
@@ -33,6 +33,12 @@ pub struct Killed;
 pub struct Disk {
     pub files: BTreeMap<String, (Vec<u8>, u32)>,
     pub links: BTreeMap<String, String>,
+    /// Directories that were made for someone, with their modes.
+    pub directories: BTreeMap<String, (u32, Ids)>,
+    /// Whose a file is, where it is not root's.
+    pub owners: BTreeMap<String, Ids>,
+    /// The scripts that were begun as commands of the configuration, in order; they have run to their end by then.
+    pub scripts: Vec<String>,
     /// Block devices, by their path.
     pub devices: BTreeMap<String, Device>,
     /// `inactive`, `active`, `pending`, `error`; the engine keeps it on the disk.
@@ -237,6 +243,25 @@ impl SimulatedHost {
         result
     }
 
+    /// What Debian's program does with `--localcertsdir` and `--certsconf`; a test compares it with the real one.
+    fn update_ca_certificates(disk: &mut Disk, arguments: &[&str]) {
+        let mut bundle = if arguments.contains(&"--certsconf") { Vec::new() } else { b"image\n".to_vec() };
+        let local = |name: &str| name.starts_with("/etc/ssl/ingot/ingot-");
+        for (_, (bytes, _)) in disk.files.iter().filter(|(name, _)| local(name)) {
+            bundle.extend_from_slice(bytes);
+        }
+        disk.files.insert("/etc/ssl/certs/ca-certificates.crt".into(), (bundle, 0o644));
+    }
+
+    /// A command of the configuration has its effect also where the power fails while it runs.
+    fn command_was_begun(state: &mut State, program: &str, arguments: &[&str]) {
+        let script = arguments.last().and_then(|path| state.run_files.get(*path));
+        if program == "systemd-run" {
+            let script = script.unwrap_or_else(|| panic!("{arguments:?} has no script"));
+            state.disk.scripts.push(String::from_utf8_lossy(&script.0).into_owned());
+        }
+    }
+
     fn info(state: &State) -> String {
         format!(
             "{{\"Name\":\"x\",\"Swarm\":{{\"NodeID\":\"{}\",\"NodeAddr\":\"10.77.0.11\",\"LocalNodeState\":\"{}\",\
@@ -344,6 +369,39 @@ impl Host for SimulatedHost {
         files::write_durable(self, Path::new(path), bytes, mode).map_err(HostError::file("write", path))
     }
 
+    fn write_as(&self, path: &str, bytes: &[u8], mode: u32, ids: Ids) -> Result<(), HostError> {
+        self.act(
+            |_| {},
+            |state| {
+                state.disk.files.insert(path.into(), (bytes.to_vec(), mode));
+                state.disk.links.remove(path);
+                if ids == Ids::ROOT {
+                    state.disk.owners.remove(path);
+                } else {
+                    state.disk.owners.insert(path.into(), ids);
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn make_directory_as(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError> {
+        self.act(|_| {}, |state| state.disk.directories.insert(path.into(), (mode, ids)));
+        Ok(())
+    }
+
+    fn look(&self, path: &str) -> Result<Option<Standing>, HostError> {
+        let state = self.state();
+        if let Some((_, mode)) = state.disk.files.get(path) {
+            let ids = state.disk.owners.get(path).copied().unwrap_or(Ids::ROOT);
+            return Ok(Some(Standing::File { mode: *mode, ids }));
+        }
+        if let Some(target) = state.disk.links.get(path) {
+            return Ok(Some(Standing::Link(target.clone())));
+        }
+        Ok(state.disk.directories.get(path).map(|(_, ids)| Standing::Directory { ids: *ids }))
+    }
+
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {
         files::append_durable(self, Path::new(path), bytes).map_err(HostError::file("append to", path))
     }
@@ -357,11 +415,15 @@ impl Host for SimulatedHost {
             self.state().run_files.remove(path);
             return Ok(());
         }
-        files::remove_durable(self, Path::new(path)).map_err(HostError::file("remove", path))
+        files::remove_durable(self, Path::new(path)).map_err(HostError::file("remove", path))?;
+        self.state().disk.owners.remove(path);
+        Ok(())
     }
 
     fn link(&self, path: &str, target: &str) -> Result<(), HostError> {
-        files::link_durable(self, Path::new(path), target).map_err(HostError::file("link", path))
+        files::link_durable(self, Path::new(path), target).map_err(HostError::file("link", path))?;
+        self.state().disk.owners.remove(path);
+        Ok(())
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -450,6 +512,7 @@ impl Host for SimulatedHost {
         let words: Vec<&str> = std::iter::once(program).chain(arguments.iter().copied()).collect();
         self.act(
             |state| {
+                Self::command_was_begun(state, program, arguments);
                 drop(simulated_disks::run(state, program, arguments, false));
                 state.with_programs(|program, around| {
                     program.half(&words, around);
@@ -457,9 +520,13 @@ impl Host for SimulatedHost {
                 });
             },
             |state| {
+                Self::command_was_begun(state, program, arguments);
                 if state.failing.iter().any(|failing| command.starts_with(failing)) {
                     let failed = ProcessError::Failed { command, status: "exit status 1".into(), tail: "no".into() };
                     return Err(failed.into());
+                }
+                if program == "/usr/sbin/update-ca-certificates" {
+                    Self::update_ca_certificates(&mut state.disk, arguments);
                 }
                 state.docker_runs |= command == "systemctl start docker.service";
                 let said = simulated_disks::run(state, program, arguments, true);

@@ -183,7 +183,7 @@ fn signature_of_url(url: &str) -> String {
 /// The role's defaults, as the image has them; empty where it has none.
 pub fn role_defaults(host: &dyn crate::host::Host) -> Result<Vec<Document>, crate::host::HostError> {
     let bytes = host.read(ROLE_DEFAULTS, crate::config::MAXIMUM_DOCUMENT_BYTES as u64)?;
-    let document = |bytes| Document { name: ROLE_DEFAULTS.to_owned(), format: Format::PartToml, bytes };
+    let document = |bytes| Document { name: ROLE_DEFAULTS.to_owned(), format: Format::RoleToml, bytes };
     // A role without defaults has an empty file, or only comments; that is no mistake.
     let says_something = |bytes: &Vec<u8>| {
         String::from_utf8_lossy(bytes).lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'))

@@ -8,6 +8,7 @@
 //! nothing. So a failure, a changed medium and a power cut are the same case: the next attempt. Nothing is ever
 //! given up; every wait is visible in the status.
 
+mod commands;
 mod config_keys;
 mod hardware;
 mod leave;
@@ -173,6 +174,7 @@ impl<'a> Service<'a> {
         if self.first_time(Code::ConfigFound) {
             self.report.report(Code::ConfigFound, &obtained.from);
             loaded.warnings.iter().for_each(|warning| self.report.note(&format!("warning: {warning}")));
+            loaded.notes.iter().for_each(|note| self.report.note(&note.to_string()));
         }
         let inputs = configuration_inputs(&self.current);
         if journal.has_left(&inputs) {
@@ -197,12 +199,14 @@ impl<'a> Service<'a> {
         // Behind the network, so that a node whose disks are wrong can be reached; before all that would write where a
         // disk is going to be mounted.
         self.settle_disks(&loaded, &machine, journal.joined().is_some())?;
+        self.run_at_boot(&plan.run)?;
         if self.to_release && !self.released {
             self.host.run("systemctl", &["start", "--no-block", "multi-user.target"], RELEASE_PATIENCE)?;
             self.released = true;
         }
         self.bring_up_network(&plan, &loaded, &machine, &mut journal)?;
         self.ask_the_time(&loaded.config, facts.build_time);
+        self.run_first(&plan.run, &mut journal)?;
         self.join(&plan, &loaded, &machine, &mut journal)
     }
 
@@ -213,7 +217,7 @@ impl<'a> Service<'a> {
     fn carry_out(&self, steps: &[Step], journal: &mut Journal<'_>) -> Result<(), Failure> {
         for step in steps {
             let (name, inputs) = (step.name().to_owned(), step.inputs());
-            if journal.is_done(&name, &inputs) {
+            if journal.is_done(&name, &inputs) || step.sets_nothing() && !journal.knows(&name) {
                 continue;
             }
             journal.begin(&name, &inputs)?;

@@ -544,3 +544,5 @@ fn a_role_that_joins_nothing_is_not_sealed_with_a_network_that_does_not_work() {
     let heard = run(&host, vec![stick("10.77.0.111")]);
     assert_eq!(heard.codes(), [100, 200, 920, 310, 510]);
 }
+#[path = "commands_tests.rs"]
+mod commands;

@@ -3,18 +3,25 @@
 //! Takes one setting; gives the machine with that setting and nothing else changed. A step that is cut off by a
 //! power failure is begun again from its start, so each writes whole files and asks for final states, not changes.
 
+mod accounts;
+mod ca;
 mod effect;
+mod files;
 pub mod images;
 pub mod network;
 mod proxy;
+#[cfg(test)]
+mod pulled;
 mod settings;
+mod ssh;
+mod users;
 
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::config::network::Prefix;
-use crate::config::{HostAddress, Hostname, Network, Proxy, SshKey, Timezone};
+use crate::config::{Ca, HostAddress, Hostname, Network, NodeFile, Proxy, Ssh, SshKey, Timezone, User};
 use crate::host::{Host, HostError};
 use crate::join::engine::EngineError;
 use crate::journal::Inputs;
@@ -60,8 +67,16 @@ pub enum Step {
     Hostname(Hostname),
     /// The time zone.
     Timezone(Timezone),
+    /// Accounts of people.
+    Users(Vec<User>),
+    /// Whom the node trusts.
+    Ca(Ca),
+    /// Files of the configuration.
+    Files(Vec<NodeFile>),
     /// Who may log in as root.
     SshKeys(Vec<SshKey>),
+    /// The SSH service.
+    Ssh(Ssh),
     /// The interfaces.
     Network(Vec<Network>),
     /// The proxies, and the networks that are reached without them.
@@ -78,7 +93,11 @@ impl Step {
         match self {
             Step::Hostname(_) => "hostname",
             Step::Timezone(_) => "timezone",
+            Step::Users(_) => "users",
+            Step::Ca(_) => "ca",
+            Step::Files(_) => "files",
             Step::SshKeys(_) => "ssh-keys",
+            Step::Ssh(_) => "ssh",
             Step::Network(_) => "network",
             Step::Proxy(..) => "proxy",
             Step::Ntp(_) => "ntp",
@@ -92,7 +111,22 @@ impl Step {
         match self {
             Step::Hostname(name) => format!("host name {name}"),
             Step::Timezone(zone) => format!("time zone {zone}"),
+            Step::Users(users) if users.is_empty() => "no user but root".into(),
+            Step::Users(users) => {
+                format!("users {}", users.iter().map(|user| user.name.to_string()).collect::<Vec<_>>().join(", "))
+            }
+            Step::Ca(ca) if ca.only => format!("trusts {} certificates and none of the image's", ca.certificates.len()),
+            Step::Ca(ca) => format!("trusts {} certificates besides the image's", ca.certificates.len()),
+            Step::Files(files) if files.is_empty() => "no files".into(),
+            Step::Files(files) => {
+                format!("writes {}", files.iter().map(|file| file.path.to_string()).collect::<Vec<_>>().join(", "))
+            }
             Step::SshKeys(keys) => format!("{} SSH keys for root", keys.len()),
+            Step::Ssh(ssh) => {
+                let root = if ssh.root_login { "root may log in" } else { "root may not log in" };
+                let keys: Vec<&str> = ssh.host_keys.keys().map(|kind| kind.name()).collect();
+                if keys.is_empty() { root.to_owned() } else { format!("{root}, host keys {}", keys.join(", ")) }
+            }
             Step::Network(networks) if networks.is_empty() => "DHCP on every wired interface".into(),
             Step::Network(networks) => format!("{} interfaces configured, DHCP on the rest", networks.len()),
             Step::Proxy(None, _) => "no proxies".into(),
@@ -104,6 +138,17 @@ impl Step {
             Step::Ntp(servers) if servers.is_empty() => "the image's time servers".into(),
             Step::Ntp(servers) => format!("time servers {}", all(servers)),
             Step::LoadImages(archives) => format!("{} archives of container images", archives.len()),
+        }
+    }
+
+    /// True where it sets nothing: it then only undoes what an earlier configuration set, if one did.
+    pub fn sets_nothing(&self) -> bool {
+        match self {
+            Step::Users(users) => users.is_empty(),
+            Step::Ca(ca) => *ca == Ca::default(),
+            Step::Files(files) => files.is_empty(),
+            Step::Ssh(ssh) => *ssh == Ssh::default(),
+            _ => false,
         }
     }
 
@@ -133,7 +178,11 @@ impl Step {
         match self {
             Step::Hostname(name) => settings::hostname_effects(name),
             Step::Timezone(zone) => settings::timezone_effects(zone),
+            Step::Users(users) => users::effects(users),
+            Step::Ca(ca) => ca::effects(ca),
+            Step::Files(files) => files::effects(files),
             Step::SshKeys(keys) => settings::ssh_keys_effects(keys),
+            Step::Ssh(ssh) => ssh::effects(ssh),
             Step::Network(networks) => network::effects(networks),
             Step::Proxy(proxy, networks) => proxy::effects(proxy.as_ref(), networks),
             Step::Ntp(servers) => settings::ntp_effects(servers),
@@ -149,7 +198,11 @@ impl Step {
         match self {
             Step::Hostname(name) => settings::hostname(host, name),
             Step::Timezone(zone) => settings::timezone(host, zone),
+            Step::Users(users) => users::apply(host, users),
+            Step::Ca(ca) => ca::apply(host, ca),
+            Step::Files(files) => files::apply(host, files),
             Step::SshKeys(keys) => settings::ssh_keys(host, keys),
+            Step::Ssh(ssh) => ssh::apply(host, ssh),
             Step::Network(networks) => network::apply(host, networks),
             Step::Proxy(proxy, networks) => proxy::apply(host, proxy.as_ref(), networks),
             Step::Ntp(servers) => settings::ntp(host, servers),
