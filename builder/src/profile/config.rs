@@ -36,7 +36,7 @@ pub fn document(profile: &Profile) -> Result<Document, ProfileError> {
     let name = format!("defaults of {} on {}", profile.role, profile.base.id);
     let text = toml::to_string(&profile.config)
         .map_err(|error| ProfileError::Value { place: name.clone(), message: error.to_string() })?;
-    Ok(Document { name, format: Format::PartToml, bytes: text.into_bytes() })
+    Ok(Document { name, format: Format::RoleToml, bytes: text.into_bytes() })
 }
 
 /// Each default with the file and line that it comes from, paths relative to `root`.

@@ -370,18 +370,15 @@ impl Host for SimulatedHost {
     }
 
     fn write_as(&self, path: &str, bytes: &[u8], mode: u32, ids: Ids) -> Result<(), HostError> {
-        self.act(
-            |_| {},
-            |state| {
-                state.disk.files.insert(path.into(), (bytes.to_vec(), mode));
-                state.disk.links.remove(path);
-                if ids == Ids::ROOT {
-                    state.disk.owners.remove(path);
-                } else {
-                    state.disk.owners.insert(path.into(), ids);
-                }
-            },
-        );
+        files::write_durable(self, Path::new(path), bytes, mode).map_err(HostError::file("write", path))?;
+        let mut state = self.state();
+        state.disk.links.remove(path);
+        // The real one gives it to its owner before it has its name.
+        if ids == Ids::ROOT {
+            state.disk.owners.remove(path);
+        } else {
+            state.disk.owners.insert(path.into(), ids);
+        }
         Ok(())
     }
 

@@ -42,6 +42,11 @@ pub fn apply(host: &dyn Host, files: &[NodeFile]) -> Result<(), StepError> {
     let wanted: BTreeSet<String> = files.iter().map(|file| record_of(file.path.as_str())).collect();
     for (name, _) in host.list(RECORDS)? {
         let record = format!("{RECORDS}/{name}");
+        if name.starts_with('.') {
+            // What a power cut left of a record that was being written.
+            host.remove(&record)?;
+            continue;
+        }
         if !wanted.contains(&record) {
             restore(host, &record)?;
         }

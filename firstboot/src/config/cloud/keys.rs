@@ -125,7 +125,10 @@ keys! {
     "package_upgrade" Refused ["false"] "nothing is installed on a node; another image is the way to upgrade it";
     "packages" Refused "the image is immutable: packages belong into the role's profile";
     "password" Error "an appliance has no passwords; give SSH keys";
-    "phone_home" Refused "the node reports its state by itself, on failure too";
+    "phone_home" Applied "`[report]`";
+    "phone_home.post" NoOp "the node sends its state as JSON, failures too: docs/status-codes.md";
+    "phone_home.tries" NoOp "a report is tried again until it is taken";
+    "phone_home.url" Applied "`report.url`; without `$INSTANCE_ID`, because the report itself says whose it is";
     "power_state" Refused "what is applied is in effect at once; a node that joined keeps running";
     "prefer_fqdn_over_hostname" Applied "`false` makes `hostname` win over `fqdn`";
     "preserve_hostname" Applied "`true` leaves `hostname` and `fqdn` of the document out";

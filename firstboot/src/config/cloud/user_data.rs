@@ -69,6 +69,7 @@ fn carry_over(cloud: Table, whole: &Origin, findings: &mut Findings) -> Node {
             "timezone" => tree.set(&["timezone"], node),
             "ntp" => ntp(node, &mut tree, findings),
             "ca_certs" | "ca-certs" => ca_certs(node, &key, &mut tree, findings),
+            "phone_home" => phone_home(node, &mut tree, findings),
             "disable_root" => {
                 if let Some(disable) = boolean(&node, &key, findings) {
                     let value = Value::Boolean(!disable);
@@ -160,6 +161,20 @@ fn ca_certs(node: Node, path: &str, tree: &mut Node, findings: &mut Findings) {
         } else if let Some(only) = boolean(&node, &full, findings) {
             tree.set(&["ca", "only"], Node { origin: node.origin, value: Value::Boolean(only) });
         }
+    }
+}
+
+fn phone_home(node: Node, tree: &mut Node, findings: &mut Findings) {
+    let origin = node.origin.clone();
+    for (key, place, node) in entries(node, "phone_home", &origin, findings) {
+        if !applies("phone_home.", &key, &place, &node, findings) {
+            continue;
+        }
+        if matches!(&node.value, Value::Text(url) if url.contains('$')) {
+            let help = "leave it out: the report itself has the machine's name, serial number and addresses";
+            findings.error(&node.origin, "phone_home.url", "has a variable, which is not replaced", help);
+        }
+        tree.set(&["report", "url"], node);
     }
 }
 

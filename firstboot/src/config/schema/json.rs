@@ -84,6 +84,9 @@ fn key_schema(key: &Key) -> Value {
         }),
         Kind::IntegerOrText(form) => json!({ "anyOf": [{ "type": "integer" }, text(form)] }),
         Kind::BooleanOrText(form) => json!({ "anyOf": [{ "type": "boolean" }, text(form)] }),
+        Kind::BooleanOrTexts(form) => {
+            json!({ "anyOf": [{ "type": "boolean" }, { "type": "array", "items": text(form) }] })
+        }
         Kind::OneOrMore(form) => json!({ "anyOf": [text(form), { "type": "array", "items": text(form) }] }),
         Kind::IntegersOrTexts(form) => {
             json!({ "type": "array", "items": { "anyOf": [{ "type": "integer" }, text(form)] } })

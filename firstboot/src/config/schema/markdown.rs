@@ -62,6 +62,7 @@ pub fn holds(key: &Key) -> String {
         Kind::Map => "a table of names and values".to_owned(),
         Kind::IntegerOrText(form) => format!("a number, or {}", form.name),
         Kind::BooleanOrText(form) => format!("`true`, `false`, or {}", form.name),
+        Kind::BooleanOrTexts(form) => format!("`true`, `false`, or a list: {}", form.name),
         Kind::OneOrMore(form) => format!("{}, or a list of them", form.name),
         Kind::IntegersOrTexts(form) => format!("a list, each a number or {}", form.name),
         Kind::Reference => "an interface, or a table like `match`".to_owned(),

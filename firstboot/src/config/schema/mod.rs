@@ -76,6 +76,8 @@ pub enum Kind {
     IntegerOrText(Form),
     /// True, false, or a text of a form.
     BooleanOrText(Form),
+    /// True, false, or a list of texts of a form.
+    BooleanOrTexts(Form),
     /// A text of a form, or a list of them.
     OneOrMore(Form),
     /// A list of whole numbers and texts of a form.

@@ -143,7 +143,12 @@ fn every_key_that_is_read_is_described_and_every_described_key_is_read() {
 #[test]
 fn every_example_is_accepted_where_it_belongs() {
     for (key, text) in smallest_documents() {
-        if let Err(error) = check(&document(&text)) {
+        let mut documents = document(&text);
+        if key.path.starts_with("run") {
+            // Only a role's image says that commands may run.
+            documents[0].format = Format::RoleToml;
+        }
+        if let Err(error) = check(&documents) {
             let about: Vec<_> = error.problems.iter().filter(|problem| generic(&problem.key) == key.path).collect();
             assert!(about.is_empty(), "{}: {about:?} in\n{text}", key.path);
         }

@@ -50,7 +50,7 @@ impl Given {
     /// Puts the profile's file and line in place of a place in the role's defaults, which are a document that was made.
     pub fn place(&self, key: &str, origin: &mut Origin) {
         let made = self.role.as_ref().and_then(|_| self.documents.first());
-        if !made.is_some_and(|made| made.format == Format::PartToml && made.name == *origin.document) {
+        if !made.is_some_and(|made| made.format == Format::RoleToml && made.name == *origin.document) {
             return;
         }
         let known = self.defaults.iter().find(|value| value.key == key || key.starts_with(&format!("{}[", value.key)));

@@ -48,6 +48,9 @@ fn check_files(global: &Global, files: &ConfigFiles, printer: &Printer) -> Resul
     for warning in &checked.warnings {
         printer.warn(&warning.to_string());
     }
+    for note in &checked.notes {
+        printer.warn(&format!("needs nothing: {note}"));
+    }
     let open: Vec<String> =
         checked.others.as_ref().err().map(|e| e.problems.iter().map(|p| p.key.clone()).collect()).unwrap_or_default();
     if files.role.is_some() && !open.is_empty() && checked.machines.is_empty() {

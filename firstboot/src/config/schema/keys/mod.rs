@@ -1,5 +1,6 @@
 //! The keys, in the order in which people meet them.
 
+mod accounts;
 mod hardware;
 mod network;
 
@@ -20,7 +21,7 @@ const URL: Form = Form { name: "a URL", pattern: "^https?://" };
 const TEXT: Form = Form { name: "a text", pattern: "" };
 
 /// All keys: a list for each group.
-pub const KEYS: &[&[Key]] = &[NODE, network::KEYS, hardware::KEYS, JOIN, SEAL, REPORT, MACHINE];
+pub const KEYS: &[&[Key]] = &[NODE, accounts::KEYS, network::KEYS, hardware::KEYS, JOIN, SEAL, REPORT, MACHINE];
 
 const NODE: &[Key] = &[
     Key::new("version", Kind::Integer(1, 1), "1", "The version of the format.").required(),
@@ -31,14 +32,6 @@ const NODE: &[Key] = &[
     Key::new("ntp", Kind::Texts(HOST), "[\"10.77.0.1\"]", "Time servers, addresses or names.").default("the image's"),
     Key::new("strict", Kind::Boolean, "true", "Make every warning an error, such as an unsupported key of cloud-init.")
         .default("`false`"),
-    Key::new("ssh", Kind::Table, "", "Who may log in."),
-    Key::new(
-        "ssh.authorized_keys",
-        Kind::Texts(SSH_KEY),
-        "[\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDI2sNZwkdbcFhWEiUQbY2Dtz0J+EHqO1sUVUyTMaHuB ops@site\"]",
-        "Lines of `.pub` files, without options; these may log in as root. Passwords do not work.",
-    )
-    .default("`[]`"),
 ];
 
 const SWARM: &[&str] = &["docker-swarm"];
