@@ -426,7 +426,10 @@ impl Host for SimulatedHost {
     fn exists(&self, path: &str) -> bool {
         let state = self.state();
         let mapped = path.strip_prefix("/dev/mapper/").is_some_and(|name| state.volatile.mapped.contains(name));
+        let mounts = state.run_files.get("/proc/self/mountinfo");
+        let mounted = mounts.is_some_and(|(text, _)| String::from_utf8_lossy(text).contains(&format!(" {path} ")));
         mapped
+            || mounted
             || state.run_files.contains_key(path)
             || state.disk.files.contains_key(path)
             || state.volatile.directories.contains(path)

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::gate::reach;
 use super::mounts::UnitMount;
 use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, call, unit};
-use crate::config::{Endpoint, Gluster, GlusterRole, HostAddress, Volume};
-use crate::host::{Host, HostError};
+use crate::config::{AbsolutePath, Endpoint, Gluster, GlusterRole, HostAddress, Volume};
+use crate::host::{Host, HostError, Ids};
 use crate::process::ProcessError;
 use crate::step::Effect;
 
@@ -128,6 +128,16 @@ impl GlusterDriver {
         Ok(())
     }
 
+    /// The first volume that is not there, or not started; every server of the pool knows them all.
+    fn missing_volume(&self, host: &dyn Host) -> Result<Option<&str>, JoinError> {
+        for volume in &self.gluster.volumes {
+            if !volume_state(host, &volume.name)?.is_some_and(|state| is_started(&state)) {
+                return Ok(Some(&volume.name));
+            }
+        }
+        Ok(None)
+    }
+
     fn uuid(host: &dyn Host) -> Result<String, JoinError> {
         let bytes = host.read(INFO, 64 * 1024)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -220,6 +230,15 @@ impl Driver for GlusterDriver {
             let text = "none of join.servers is an address of this node, or its host name";
             return Err(JoinError::Contradiction(text.into()));
         }
+        // gluster makes a brick's directory, but not those above it.
+        let own =
+            |(server, directory): &&(HostAddress, AbsolutePath)| self.node.is_own(server) && directory.as_str() != "/";
+        for (_, directory) in self.gluster.volumes.iter().flat_map(|volume| &volume.bricks).filter(own) {
+            match directory.as_str().rsplit_once('/') {
+                Some((above, _)) if !above.is_empty() => host.make_directory_as(above, 0o755, Ids::ROOT)?,
+                _ => {}
+            }
+        }
         unit::start_and_wait(host, "glusterd.service")
     }
 
@@ -235,15 +254,15 @@ impl Driver for GlusterDriver {
             if wanted.into_iter().any(|server| Self::is_in(host, &pool, server).is_none()) {
                 return Ok(None);
             }
-            for volume in self.gluster.volumes.iter().filter(|_| self.is_first()) {
-                if !volume_state(host, &volume.name)?.is_some_and(|state| is_started(&state)) {
-                    return Ok(None);
-                }
+            if self.missing_volume(host)?.is_some() {
+                return Ok(None);
             }
             identity = Self::uuid(host)?;
         }
         for mount in &self.mounts {
-            if !mount.is_mounted(host)? {
+            // The kernel shows a mount before its process has found the volume, and after that process has ended; what is
+            // below it can be looked at only in between.
+            if !mount.is_mounted(host)? || !host.exists(&mount.target) {
                 return Ok(None);
             }
         }
@@ -264,6 +283,9 @@ impl Driver for GlusterDriver {
                     return Err(JoinError::NoManagerYet(format!(
                         "{first} has not brought this server into the pool yet"
                     )));
+                }
+                if let Some(volume) = self.missing_volume(host)? {
+                    return Err(JoinError::NoManagerYet(format!("the volume {volume} has not been made yet")));
                 }
             }
             (GlusterRole::Client, _) => {
