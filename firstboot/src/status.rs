@@ -161,9 +161,6 @@ codes! {
     RendezvousRefused = 941, "rendezvous-refused", Failure,
         "manager and node do not have the same cluster secret, or something in between is not a manager",
         "use the same join.secret on all nodes of one cluster";
-    ClockWrong = 950, "clock-wrong", Failure,
-        "the clock is wrong and nothing that could tell the time has answered, or the kernel does not let it be set",
-        "set the firmware's clock or replace its battery; give `ntp` or `time.https` in node.toml; the node goes on and keeps trying";
     TokenRefused = 942, "token-refused", Failure,
         "the cluster does not accept the token: it has expired, was revoked, or is another cluster's",
         "make a new token and give the node a medium with it, or use join.secret, which needs no token";
@@ -173,6 +170,9 @@ codes! {
     DuplicateName = 944, "duplicate-name", Failure,
         "another living machine in the cluster has this node's host name",
         "give one of the two another hostname; a machine that was flashed again waits until the cluster sees its old self as down";
+    ClockWrong = 950, "clock-wrong", Failure,
+        "the clock is wrong and nothing that could tell the time has answered, or the kernel does not let it be set",
+        "set the firmware's clock or replace its battery; give `ntp` or `time.https` in node.toml; the node goes on and keeps trying";
     Internal = 990, "internal", Failure,
         "the service cannot write its own state",
         "check that /var is mounted and has free space";
