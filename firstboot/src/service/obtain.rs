@@ -207,7 +207,10 @@ impl Service<'_> {
     }
 
     pub(super) fn read_kept(&self) -> Result<Option<Kept>, HostError> {
-        self.host.remove(KEPT_UNFINISHED)?;
+        // Where it is not there, a disk that cannot be written is no reason to stop.
+        if self.host.exists(KEPT_UNFINISHED) {
+            self.host.remove(KEPT_UNFINISHED)?;
+        }
         let Some(bytes) = self.host.read(KEPT, MAXIMUM_KEPT_BYTES)? else { return Ok(None) };
         let kept: Option<Kept> = serde_json::from_slice(&bytes).ok().filter(|kept: &Kept| kept.version == 1);
         if kept.is_none() {
