@@ -176,6 +176,8 @@ impl<'a> Service<'a> {
         }
         let inputs = configuration_inputs(&self.current);
         if journal.has_left(&inputs) {
+            // What makes it a member again may come on a stick.
+            sealed::let_usb_be(self.host)?;
             if self.first_time(Code::Left) {
                 self.report.report(Code::Left, "by command; another configuration makes it join again");
             }
