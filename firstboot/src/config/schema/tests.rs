@@ -69,7 +69,7 @@ fn kinds_of(key: &Key) -> Vec<(&'static str, &'static str)> {
 
 fn roles_of(driver: &str) -> Vec<&'static str> {
     let roles: Vec<&str> = keys()
-        .filter(|key| key.path == "join.role" && key.is_for(driver, ""))
+        .filter(|key| key.path == "join.role" && key.only.contains(&driver))
         .flat_map(|key| if let Kind::Choice(choices) = key.kind { choices } else { &[] })
         .copied()
         .collect();
@@ -88,7 +88,8 @@ fn smallest(key: &Key, driver: &str, role: &str) -> Table {
         }
     }
     let above = |other: &Key| key.path.starts_with(other.table()) && !other.table().is_empty();
-    for required in keys().filter(|other| above(other) && other.need == Need::Required) {
+    let required = |other: &&Key| above(other) && other.need == Need::Required && other.is_for(driver, role);
+    for required in keys().filter(required) {
         if has(&table, required.path) {
             continue;
         }
@@ -131,9 +132,17 @@ fn every_key_that_is_read_is_described_and_every_described_key_is_read() {
     }
     let (known, asked) = record::take();
     let described: BTreeSet<String> = keys().map(|key| key.path.to_owned()).collect();
-    // The parts for single machines are taken out of the tree before it is read.
-    let taken: BTreeSet<String> = ["machine", "machine[].match"].map(str::to_owned).into();
+    // The parts for single machines are taken out of the tree before it is read; the driver is looked up before its
+    // table is, because it decides which keys that may have.
+    let taken: BTreeSet<String> = ["machine", "machine[].match", "join.driver"].map(str::to_owned).into();
     let difference = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
+    // The names in a table that is a map are not Ingot's.
+    let in_a_map = |path: &String| {
+        let table = path.rsplit_once('.').and_then(|(table, _)| find(table));
+        table.is_some_and(|key| matches!(key.kind, Kind::Map))
+    };
+    let known: BTreeSet<String> = known.into_iter().filter(|path| !in_a_map(path)).collect();
+    let asked: BTreeSet<String> = asked.into_iter().filter(|path| !in_a_map(path)).collect();
     assert_eq!(difference(&known, &described), [""; 0], "known to the reading code, not described");
     assert_eq!(difference(&asked, &described), [""; 0], "asked for by the reading code, not described");
     let read = asked.union(&taken).cloned().collect();
@@ -154,7 +163,14 @@ fn every_example_is_accepted_where_it_belongs() {
 fn every_key_has_its_words() {
     let mut seen = BTreeSet::new();
     for key in keys() {
-        assert!(seen.insert(key.path), "{} is described twice", key.path);
+        let others = keys().filter(|other| other.path == key.path && !std::ptr::eq(*other, key));
+        for other in others {
+            let apart = !key.only.is_empty()
+                && !other.only.is_empty()
+                && key.only.iter().all(|driver| !other.only.contains(driver));
+            assert!(apart, "{} is described twice for one driver", key.path);
+        }
+        seen.insert(key.path);
         assert!(key.doc.ends_with('.') && key.doc.len() > 10, "{}: {:?} is no sentence", key.path, key.doc);
         let leaf = !matches!(key.kind, Kind::Table | Kind::Tables);
         assert_eq!(leaf, !key.example.is_empty(), "{}: leaves have examples, tables have none", key.path);
@@ -169,12 +185,35 @@ fn every_key_has_its_words() {
 
 #[test]
 fn secrets_are_known_by_their_path_wherever_they_stand() {
-    for path in ["join.secret", "join.token", "machine[3].join.secret", "join.secret[0]"] {
+    for path in [
+        "join.secret",
+        "join.manager_secret",
+        "join.token",
+        "join.discovery",
+        "join.certificate_key",
+        "join.license",
+        "join.db_password",
+        "join.db.password",
+        "join.etcd.password",
+        "join.secrets.munge",
+        "join.file[0].content",
+        "proxy.http",
+        "report.headers.Authorization",
+        "machine[3].join.secret",
+        "machine[3].join.file[7].content",
+        "join.secret[0]",
+    ] {
         assert!(is_secret(path), "{path}");
+        assert_eq!(shown(path, "x").as_deref(), Some(REDACTED), "{path}");
     }
-    for path in ["join.secrets", "join", "network[0].match.mac", "secret"] {
+    for path in ["join.secrets_", "join", "join.role", "join.file[0].path", "network[0].match.mac", "secret"] {
         assert!(!is_secret(path), "{path}");
     }
+    let address = "https://user:pass@status.site/nodes?token=x";
+    for path in ["report.url", "machine[2].report.url", "time.https", "join.controller", "join.after[0].http"] {
+        assert_eq!(shown(path, address).unwrap(), "https://status.site/nodes?...", "{path}");
+    }
+    assert_eq!(shown("hostname", "w1"), None);
     assert_eq!(generic("a[0].b[12].c[x][]"), "a[].b[].c[x][]");
 }
 
