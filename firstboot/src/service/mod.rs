@@ -36,7 +36,7 @@ use crate::join::{
 };
 use crate::journal::{Event, Inputs, Journal, JournalError};
 use crate::plan::{Plan, hostname};
-use crate::provider::Sources;
+use crate::provider::{SignatureError, Sources};
 use crate::rendezvous::{NodeIdentity, Seat};
 use crate::report::Report;
 use crate::status::Code;
@@ -102,6 +102,8 @@ pub struct Service<'a> {
     said: BTreeSet<Code>,
     /// Media that a sealed node has ignored and named.
     ignored: BTreeSet<String>,
+    /// Media whose signatures were refused, as they were named last.
+    said_unsigned: Vec<(String, SignatureError)>,
     current: Vec<Document>,
     backoff: Backoff,
     /// What is known of the clock.
@@ -124,6 +126,7 @@ impl<'a> Service<'a> {
             sources,
             said: BTreeSet::new(),
             ignored: BTreeSet::new(),
+            said_unsigned: Vec::new(),
             current: Vec::new(),
             backoff: Backoff::default(),
             clock: time::Knowledge::default(),
