@@ -217,6 +217,102 @@ fn secrets_are_known_by_their_path_wherever_they_stand() {
     assert_eq!(generic("a[0].b[12].c[x][]"), "a[].b[].c[x][]");
 }
 
+/// The same value with every text in it changed.
+fn changed(value: &Value, change: &impl Fn(&str) -> Value) -> Value {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(items) => Value::Array(items.iter().map(|item| changed(item, change)).collect()),
+        Value::Table(table) => {
+            Value::Table(table.iter().map(|(k, value)| (k.clone(), changed(value, change))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// All that people are shown of a document, whether it is right or wrong.
+fn all_that_is_shown(text: &str) -> String {
+    let documents = document(text);
+    let mut seen = match load(&documents, &Machine::default()) {
+        Ok(loaded) => {
+            let plan = crate::plan::Plan::new(&loaded.config, &Machine::default(), Vec::new());
+            let json = serde_json::to_string(&loaded.config).unwrap();
+            format!("{loaded:?} {json} {plan:?} {}", plan.describe().join(" "))
+        }
+        Err(error) => format!("{error} {error:?}"),
+    };
+    seen += &check(&documents).map_or_else(|error| format!("{error} {error:?}"), |checked| format!("{checked:?}"));
+    let defaults = text.replacen("version = 1", "", 1);
+    seen + &crate::config::check_within("p", defaults.as_bytes(), &[])
+        .map_or_else(|e| e.to_string(), |w| format!("{w:?}"))
+}
+
+#[test]
+fn no_secret_of_any_driver_is_shown_right_or_wrong() {
+    const CANARY: &str = "C4n4ryX7Qp9vT2mQ";
+    let text = |text: &str| Value::String(text.to_owned());
+    type Change = (&'static str, fn(&str) -> String);
+    let changes: [Change; 5] = [
+        ("alone", |_| CANARY.to_owned()),
+        ("before it", |value| format!("{CANARY}{value}")),
+        ("behind it", |value| format!("{value}{CANARY}")),
+        ("with a line end", |value| format!("{value} {CANARY}\n")),
+        ("as a password", |_| format!("http://user:{CANARY}@proxy.lan:3128")),
+    ];
+    let mut looked_at = 0;
+    for key in keys().filter(|key| key.secret) {
+        for (driver, role) in kinds_of(key) {
+            let mut table = smallest(key, driver, role);
+            for (what, change) in changes {
+                put(&mut table, key.path, changed(&example(key), &|value| text(&change(value))));
+                let seen = all_that_is_shown(&toml::to_string(&table).unwrap());
+                assert!(!seen.contains(CANARY), "{} of {driver}, {what}: {seen}", key.path);
+                looked_at += 1;
+            }
+            // A list, and a text where a table belongs.
+            for value in [Value::Array(vec![text(CANARY)]), text(CANARY)] {
+                put(&mut table, key.path, value);
+                let seen = all_that_is_shown(&toml::to_string(&table).unwrap());
+                assert!(!seen.contains(CANARY), "{} of {driver}: {seen}", key.path);
+            }
+        }
+    }
+    assert!(looked_at > 150, "{looked_at}");
+}
+
+#[test]
+fn a_sealed_secret_is_taken_for_a_valid_one_of_its_driver() {
+    let site = crate::config::sealed::ConfigKey::generate().unwrap();
+    for driver in crate::config::DRIVERS {
+        for role in roles_of(driver) {
+            let mut values = vec![("join.driver", *driver)];
+            if !role.is_empty() {
+                values.push(("join.role", role));
+            }
+            let mut table: Table = toml::from_str(&filled(&sample("r", &given(&values)))).unwrap();
+            if *driver == "docker-swarm" {
+                // With a token a manager needs them too.
+                put(&mut table, "join.managers", vec![Value::from("10.77.0.10")].into());
+            }
+            for (path, value) in &values {
+                put(&mut table, path, (*value).into());
+            }
+            for key in keys().filter(|key| key.path.starts_with("join.") && key.secret && key.is_for(driver, role)) {
+                if !key.path.contains("[]") && !key.path.starts_with("join.etcd") && !key.path.starts_with("join.db.") {
+                    lay_over(&mut table, toml::from_str(key.beside).unwrap());
+                    put(&mut table, key.path, example(key));
+                }
+            }
+            let text = toml::to_string(&table).unwrap();
+            let (sealed, count) = crate::config::seal_document("f", text.as_bytes(), &[site.public()]).unwrap();
+            let secrets = keys().filter(|key| key.secret && key.is_for(driver, role) && has(&table, key.path));
+            let secrets: BTreeSet<&str> = secrets.map(|key| key.path).collect();
+            assert_eq!(count, secrets.len(), "{driver} {role}: {secrets:?} in {text}");
+            let sealed = sealed + "[[machine]]\nmatch = { serial = \"x\" }\n";
+            check(&document(&sealed)).unwrap_or_else(|error| panic!("{driver} {role}: {error}\n{text}"));
+        }
+    }
+}
+
 fn in_step(name: &str, expected: &str, option: &str) {
     if std::fs::read_to_string(docs().join(name)).unwrap_or_default() != expected {
         let fresh = docs().join("../target").join(name);
