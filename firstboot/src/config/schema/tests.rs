@@ -246,12 +246,14 @@ fn all_that_is_shown(text: &str) -> String {
         .map_or_else(|e| e.to_string(), |w| format!("{w:?}"))
 }
 
+/// A way to change a secret, and its name.
+type Changed = (&'static str, fn(&str) -> String);
+
 #[test]
 fn no_secret_of_any_driver_is_shown_right_or_wrong() {
     const CANARY: &str = "C4n4ryX7Qp9vT2mQ";
     let text = |text: &str| Value::String(text.to_owned());
-    type Change = (&'static str, fn(&str) -> String);
-    let changes: [Change; 5] = [
+    let changes: [Changed; 5] = [
         ("alone", |_| CANARY.to_owned()),
         ("before it", |value| format!("{CANARY}{value}")),
         ("behind it", |value| format!("{value}{CANARY}")),

@@ -1,6 +1,8 @@
 //! No secret is shown: canaries are planted in every key that takes a secret, the node is led through success and
 //! through every kind of failure, and everything that leaves the service is searched for them.
 
+use base64::Engine as _;
+
 use super::joins::{answer, give, open, with};
 use super::*;
 use crate::config::{ConfigError, NodeConfig, check, load};
@@ -326,7 +328,6 @@ fn the_key_of_an_encrypted_disk_is_nowhere_but_in_its_file() {
         assert_clean("an encrypted disk", &seen);
         let (key, mode) = host.disk().files["/var/lib/ingot/disk-keys/safe-0.key"].clone();
         assert_eq!((key.len(), mode), (64, 0o600));
-        use base64::Engine as _;
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         let base64 = base64::engine::general_purpose::STANDARD.encode(&key);
         for form in [hex, base64, String::from_utf8_lossy(&key).into_owned(), format!("{key:?}")] {
