@@ -241,10 +241,14 @@ pub fn shown(path: &str, text: &str) -> Option<String> {
     if is_secret(path) {
         return Some(REDACTED.to_owned());
     }
+    (is_address(path) && text.contains("://")).then(|| crate::http::shown(text))
+}
+
+/// True where a key holds addresses of HTTP.
+pub fn is_address(path: &str) -> bool {
     let path = of_document(path);
-    let is_address = |key: &Key| match key.kind {
+    keys().any(|key| match key.kind {
         Kind::Text(form) | Kind::Texts(form) => key.path == path && form.pattern == keys::URL.pattern,
         _ => false,
-    };
-    (keys().any(is_address) && text.contains("://")).then(|| crate::http::shown(text))
+    })
 }
