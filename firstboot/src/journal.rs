@@ -83,6 +83,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether the node is sealed after it; `None` where that stays as it is.
+    fn seals(&self) -> Option<bool> {
+        match self {
+            Event::Joined { .. } => Some(true),
+            Event::Unsealed | Event::Left { .. } => Some(false),
+            Event::Begin { .. } | Event::Done { .. } => None,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Record {
     number: u64,
@@ -138,6 +149,7 @@ impl<'a> Journal<'a> {
     }
 
     fn apply(&mut self, event: Event) {
+        self.sealed = event.seals().unwrap_or(self.sealed);
         match event {
             // A step that was begun again is not done, whatever it was before.
             Event::Begin { step, inputs } => {
@@ -153,13 +165,11 @@ impl<'a> Journal<'a> {
             Event::Joined { driver, node } => {
                 self.joined = Some((driver, node));
                 self.left = None;
-                self.sealed = true;
             }
-            Event::Unsealed => self.sealed = false,
+            Event::Unsealed => {}
             Event::Left { inputs } => {
                 self.joined = None;
                 self.left = Some(inputs);
-                self.sealed = false;
             }
         }
     }
@@ -232,8 +242,7 @@ impl Journal<'_> {
     /// The file cannot be read.
     pub fn says_sealed(host: &dyn Host) -> Result<bool, JournalError> {
         let (events, _) = read(&host.read(JOURNAL, MAXIMUM_BYTES)?.unwrap_or_default());
-        let last = events.iter().rev().find(|event| matches!(event, Event::Joined { .. } | Event::Unsealed));
-        Ok(matches!(last, Some(Event::Joined { .. })))
+        Ok(events.iter().rev().find_map(Event::seals).unwrap_or(false))
     }
 }
 
@@ -323,6 +332,11 @@ mod tests {
         Journal::open(&host).unwrap().record(Event::Unsealed).unwrap();
         let journal = Journal::open(&host).unwrap();
         assert!(!journal.is_sealed() && journal.joined().is_some() && !Journal::says_sealed(&host).unwrap());
+        let joined = Event::Joined { driver: "docker-swarm".into(), node: "n1".into() };
+        for event in [joined, Event::Left { inputs }] {
+            Journal::open(&host).unwrap().record(event).unwrap();
+        }
+        assert!(!Journal::open(&host).unwrap().is_sealed() && !Journal::says_sealed(&host).unwrap());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::explain::explained;
 use super::node::{Extent, read};
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
-use super::schema::is_secret;
-use super::tree::Node;
+use super::schema::{is_address, is_secret};
+use super::tree::{Node, Value};
 
 /// Checks the table at `path` in a TOML document as the defaults of a role; a table that is not there is right. Gives
 /// the warnings.
@@ -43,10 +43,21 @@ fn refuse_what_no_image_has(tree: &mut Node, findings: &mut Findings) {
             findings.error(&entry.key, key, "does not belong into a role's defaults", "it belongs into node.toml");
         }
     }
-    for value in explained(tree).iter().filter(|value| is_secret(&value.key)) {
+    for value in explained(tree).iter().filter(|value| is_secret(&value.key) && !is_open_address(tree, &value.key)) {
         let help = "everybody who has the image can read it; it belongs into node.toml";
         findings.error(&value.origin, &value.key, "is a secret, and an image must not hold one", help);
     }
+}
+
+/// True for the address of a proxy that has no user, so that there is nothing secret in it.
+fn is_open_address(tree: &Node, key: &str) -> bool {
+    let mut node = tree;
+    for name in key.split('.') {
+        let Value::Table(table) = &node.value else { return false };
+        let Some(entry) = table.get(name) else { return false };
+        node = &entry.node;
+    }
+    is_address(key) && matches!(&node.value, Value::Text(text) if !text.contains(['@', '?', '#']))
 }
 
 #[cfg(test)]
@@ -77,6 +88,11 @@ mod tests {
         let error = refused(&format!("[config.join]\nsecret = \"{secret}\"\n"));
         assert!(error.starts_with("profiles/p.toml:2:10: config.join.secret: is a secret"), "{error}");
         assert!(!error.contains(secret));
+        let proxy = |url: &str| format!("[config.proxy]\nhttp = \"{url}\"\n");
+        let open = proxy("http://proxy.lan:3128");
+        assert_eq!(check_within("p", open.as_bytes(), &["config"]).unwrap(), []);
+        let error = refused(&proxy("http://user:c4n4ry@proxy.lan:3128"));
+        assert!(error.contains("config.proxy.http: is a secret") && !error.contains("c4n4ry"), "{error}");
         let error = refused("[config]\nversion = 1\n[[config.machine]]\nmatch = { serial = \"x\" }\n");
         assert!(error.contains("config.version: does not belong") && error.contains("config.machine: does"), "{error}");
     }

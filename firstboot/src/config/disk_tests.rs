@@ -52,7 +52,7 @@ fn what_is_wrong_is_said_with_its_key() {
         ("wipe = [\"A1\"]\nadopt = [\"A1\"]\n", "is listed under wipe too"),
         ("adopt = [\"A1\"]\nencrypt = \"tpm2\"\n", "cannot be taken over"),
         ("requird_by = []\n", "did you mean \"required_by\"?"),
-        ("required_by = [\"docker\"]\n", "is no unit"),
+        ("required_by = [\"docker\"]\n", "is not the name of a unit"),
     ] {
         refused(&format!("{rule}{more}"), &[expected]);
     }

@@ -267,7 +267,7 @@ fn loaded(
     let documents: Vec<Node> = parsed.iter().map(|document| for_machine(document, machine)).collect();
     name_contradictions(documents.iter(), &mut findings);
     let mut tree = flatten(&documents);
-    open_all(&mut tree, "", opener, &mut findings);
+    open_all(&mut tree, opener, &mut findings);
     let config = read(&tree, Extent::Whole, &mut findings);
     if config.as_ref().is_some_and(|config| config.strict) {
         findings.errors.append(&mut findings.warnings);
@@ -334,7 +334,7 @@ pub fn check(documents: &[Document]) -> Result<Checked, ConfigError> {
     for document in &parsed {
         for tree in std::iter::once(&document.shared).chain(document.parts.iter().map(|(_, part)| part)) {
             let mut tree = tree.clone();
-            open_all(&mut tree, "", Opener::Author, &mut findings);
+            open_all(&mut tree, Opener::Author, &mut findings);
             read(&tree, Extent::Part, &mut findings);
         }
     }

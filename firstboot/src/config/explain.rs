@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::reporting::shown_value;
-use super::schema::is_secret;
+use super::schema::{is_secret, shown};
 use super::secret::REDACTED;
 use super::tree::{Node, Origin, Value};
 
@@ -114,7 +113,7 @@ fn collect(node: &Node, path: &str, into: &mut Vec<Explained>) {
 /// Shows a value; of an address only what is not secret in it.
 fn show_at(path: &str, value: &Value) -> String {
     match value {
-        Value::Text(text) => shown_value(path, text).map_or_else(|| show(value), |text| format!("{text:?}")),
+        Value::Text(text) => shown(path, text).map_or_else(|| show(value), |text| format!("{text:?}")),
         Value::Array(items) => {
             format!("[{}]", items.iter().map(|item| show_at(path, &item.value)).collect::<Vec<_>>().join(", "))
         }

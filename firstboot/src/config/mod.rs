@@ -57,8 +57,8 @@ pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
 pub use join::{
     AbsolutePath, Aiware, BackendAi, BackendAiRole, DRIVERS, Database, DockerSwarm, EXEC_SECRETS, Endpoint, Etcd, Exec,
     ExecFile, Gate, Gluster, GlusterRole, HttpUrl, JOIN_PROGRAMS, Join, K3s, K3sRole, Kubeadm, KubeadmRole, Label,
-    Mount, Nfs, Pinning, ProgramName, RENDEZVOUS_PORT, Subnet, SwarmRole, System, UnitName, Volume, is_secret_key,
-    is_spki_pin, judge_bootstrap_token, judge_k3s_token,
+    Mount, Nfs, Pinning, ProgramName, RENDEZVOUS_PORT, Subnet, SwarmRole, System, UnitName, Volume, is_spki_pin,
+    judge_bootstrap_token, judge_k3s_token,
 };
 pub use network::Network;
 pub use node::{DOCUMENT_KEYS, NodeConfig};

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::parse::{text_of, toml_tree};
 use super::problem::{ConfigError, Findings};
-use super::schema::{find, generic, is_secret};
+use super::schema::{find_for, generic, is_secret};
 use super::sealed::{ConfigKey, PublicKey, SealError, check_form, is_sealed, open, seal};
 use super::secret::Secret;
 use super::tree::{Node, Origin, Value};
@@ -22,19 +22,34 @@ pub enum Opener<'a> {
     Author,
 }
 
-/// Opens every sealed secret of a tree, each bound to its path below `path`.
-pub fn open_all(node: &mut Node, path: &str, opener: Opener<'_>, findings: &mut Findings) {
+/// Opens every sealed secret of a document, each bound to its path.
+pub fn open_all(document: &mut Node, opener: Opener<'_>, findings: &mut Findings) {
+    let driver = driver_of(document).unwrap_or_default().to_owned();
+    open_below(document, "", &driver, opener, findings);
+}
+
+/// Which driver the document names: what a valid secret looks like depends on it.
+fn driver_of(document: &Node) -> Option<&str> {
+    let mut node = document;
+    for key in ["join", "driver"] {
+        let Value::Table(table) = &node.value else { return None };
+        node = &table.get(key)?.node;
+    }
+    if let Value::Text(text) = &node.value { Some(text) } else { None }
+}
+
+fn open_below(node: &mut Node, path: &str, driver: &str, opener: Opener<'_>, findings: &mut Findings) {
     match &mut node.value {
         Value::Table(table) => {
             for (key, entry) in table {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                open_all(&mut entry.node, &path, opener, findings);
+                open_below(&mut entry.node, &path, driver, opener, findings);
             }
         }
         Value::Array(items) => items.iter_mut().enumerate().for_each(|(index, item)| {
-            open_all(item, &format!("{path}[{index}]"), opener, findings);
+            open_below(item, &format!("{path}[{index}]"), driver, opener, findings);
         }),
-        Value::Text(text) if is_sealed(text) => match opened(text, path, opener) {
+        Value::Text(text) if is_sealed(text) => match opened(text, path, driver, opener) {
             Ok(plain) => *text = plain,
             Err((message, help)) => {
                 let origin = node.origin.clone();
@@ -47,23 +62,24 @@ pub fn open_all(node: &mut Node, path: &str, opener: Opener<'_>, findings: &mut 
     }
 }
 
-fn opened(text: &str, path: &str, opener: Opener<'_>) -> Result<String, (String, String)> {
+fn opened(text: &str, path: &str, driver: &str, opener: Opener<'_>) -> Result<String, (String, String)> {
     if !is_secret(path) {
         let help = "write the value itself; `ingot config seal` seals secrets only";
         return Err(("is sealed, and this key holds no secret".into(), help.into()));
     }
     let result = match opener {
         Opener::Node(keys) => open(&generic(path), text, keys).map(|secret| secret.expose().to_owned()),
-        Opener::Author => check_form(text).map(|()| stand_in(path)),
+        Opener::Author => check_form(text).map(|()| stand_in(path, driver)),
     };
     result.map_err(|error| (error.to_string(), help(error).to_owned()))
 }
 
 /// A valid value for a secret that cannot be opened here.
-fn stand_in(path: &str) -> String {
-    let example = find(path).map(|key| format!("x = {}", key.example)).unwrap_or_default();
+fn stand_in(path: &str, driver: &str) -> String {
+    let example = find_for(path, driver).map(|key| format!("x = {}", key.example)).unwrap_or_default();
     let table = toml::from_str::<toml::Table>(&example).unwrap_or_default();
-    table.get("x").and_then(toml::Value::as_str).unwrap_or("sealed").to_owned()
+    // One of a table's many names has no example of its own.
+    table.get("x").and_then(toml::Value::as_str).unwrap_or("a sealed value").to_owned()
 }
 
 fn help(error: SealError) -> &'static str {

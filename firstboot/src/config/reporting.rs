@@ -134,12 +134,6 @@ pub struct TimeFrom {
     pub ca: Option<String>,
 }
 
-/// A value as it may be shown, where it may not be shown whole.
-pub fn shown_value(path: &str, text: &str) -> Option<String> {
-    let url = path == "report.url" || path == "time.https";
-    (url && text.contains("://")).then(|| crate::http::shown(text))
-}
-
 /// `[report]`.
 pub fn read_report(node: &Node, findings: &mut Findings) -> Option<ReportTo> {
     let fields = Fields::new(node, "report", &["url", "headers", "ca"], findings)?;

@@ -79,11 +79,6 @@ impl RenderedFile {
     }
 }
 
-fn is_for_its_owner(mode: u32) -> bool {
-    let others = 0o077;
-    mode & others == 0
-}
-
 impl From<RenderedFile> for Effect {
     fn from(file: RenderedFile) -> Self {
         let content =

@@ -280,6 +280,9 @@ impl KubeadmStandIn {
             return Err((1, format!("a Node with name \"{name}\" and status \"Ready\" already exists in the cluster")));
         }
         around.disk.files.insert("/etc/kubernetes/kubelet.conf".into(), (b"kubeconfig".to_vec(), 0o600));
+        if !join["controlPlane"].is_null() {
+            around.disk.files.insert("/etc/kubernetes/admin.conf".into(), (b"kubeconfig".to_vec(), 0o600));
+        }
         self.register(around, join, "kubeadm joined");
         Ok("This node has joined the cluster".into())
     }

@@ -37,7 +37,7 @@ use crate::join::{
 };
 use crate::journal::{Event, Inputs, Journal, JournalError};
 use crate::plan::{Plan, hostname};
-use crate::provider::Sources;
+use crate::provider::{SignatureError, Sources};
 use crate::rendezvous::{NodeIdentity, Seat};
 use crate::report::Report;
 use crate::status::Code;
@@ -103,6 +103,8 @@ pub struct Service<'a> {
     said: BTreeSet<Code>,
     /// Media that a sealed node has ignored and named.
     ignored: BTreeSet<String>,
+    /// Media whose signatures were refused, as they were named last.
+    said_unsigned: Vec<(String, SignatureError)>,
     current: Vec<Document>,
     backoff: Backoff,
     /// What is known of the clock.
@@ -125,6 +127,7 @@ impl<'a> Service<'a> {
             sources,
             said: BTreeSet::new(),
             ignored: BTreeSet::new(),
+            said_unsigned: Vec::new(),
             current: Vec::new(),
             backoff: Backoff::default(),
             clock: time::Knowledge::default(),
@@ -178,6 +181,8 @@ impl<'a> Service<'a> {
         }
         let inputs = configuration_inputs(&self.current);
         if journal.has_left(&inputs) {
+            // What makes it a member again may come on a stick.
+            sealed::let_usb_be(self.host)?;
             if self.first_time(Code::Left) {
                 self.report.report(Code::Left, "by command; another configuration makes it join again");
             }

@@ -81,7 +81,6 @@ impl Service<'_> {
         let mut refused: Option<(Found, u64)> = None;
         let mut said_unreadable = Vec::new();
         let mut said_no_key = false;
-        let mut said_unsigned = Vec::new();
         let mut said_waiting: Option<u64> = None;
         loop {
             let mut found = self.sources.look(machine);
@@ -92,10 +91,11 @@ impl Service<'_> {
             if seal.require_signed {
                 let known = kept.as_ref().map_or(&[][..], |kept| &kept.documents);
                 let signed = keep_signed(&found, &seal.site_keys, newest, known);
-                if signed.refused != said_unsigned {
+                // Not once more with every attempt: the state that the node is in would be hidden by it.
+                if signed.refused != self.said_unsigned {
                     let refused = signed.refused.iter().map(|(_, error)| error.to_string());
                     refused.for_each(|refused| self.report.report(Code::SignatureRefused, &refused));
-                    said_unsigned = signed.refused;
+                    self.said_unsigned = signed.refused;
                 }
                 found.documents = signed.documents;
                 newest = newest.max(signed.newest);
@@ -207,7 +207,10 @@ impl Service<'_> {
     }
 
     pub(super) fn read_kept(&self) -> Result<Option<Kept>, HostError> {
-        self.host.remove(KEPT_UNFINISHED)?;
+        // Where it is not there, a disk that cannot be written is no reason to stop.
+        if self.host.exists(KEPT_UNFINISHED) {
+            self.host.remove(KEPT_UNFINISHED)?;
+        }
         let Some(bytes) = self.host.read(KEPT, MAXIMUM_KEPT_BYTES)? else { return Ok(None) };
         let kept: Option<Kept> = serde_json::from_slice(&bytes).ok().filter(|kept: &Kept| kept.version == 1);
         if kept.is_none() {

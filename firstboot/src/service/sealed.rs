@@ -125,6 +125,21 @@ pub fn look_at_plugged_medium(service: &mut Service<'_>, host: &dyn Host) -> Res
     Ok(service.look_at_media()?)
 }
 
+/// Makes blocked USB storage work again.
+///
+/// # Errors
+/// The block cannot be removed.
+pub(super) fn let_usb_be(host: &dyn Host) -> Result<(), HostError> {
+    if host.exists(USB_BLOCK) {
+        host.remove(USB_BLOCK)?;
+        // A stick that is plugged in already is found as soon as its driver is there; one that comes later loads it.
+        for module in ["usb_storage", "uas"] {
+            let _ = host.run("modprobe", &["--quiet", module], super::RELEASE_PATIENCE);
+        }
+    }
+    Ok(())
+}
+
 /// Lifts the seal: the next look at the sources counts, as on the first boot. With `forget` the configuration that was
 /// kept is removed too, so that the node waits for a new one and has no network until then; what it has joined it stays
 /// in.
@@ -136,13 +151,7 @@ pub fn unseal(host: &dyn Host, report: &dyn Report, forget: bool) -> Result<(), 
     if journal.is_sealed() {
         journal.record(Event::Unsealed)?;
     }
-    if host.exists(USB_BLOCK) {
-        host.remove(USB_BLOCK)?;
-        // A stick that is plugged in already is found as soon as its driver is there; one that comes later loads it.
-        for module in ["usb_storage", "uas"] {
-            let _ = host.run("modprobe", &["--quiet", module], super::RELEASE_PATIENCE);
-        }
-    }
+    let_usb_be(host)?;
     if forget {
         host.remove(KEPT)?;
         host.remove(CONFIGURED)?;

@@ -212,3 +212,32 @@ fn the_plug_is_pulled_while_a_signed_configuration_is_taken() {
     }
     assert!(point > 20, "only {point} points");
 }
+
+#[test]
+fn a_node_that_has_left_is_not_sealed_but_takes_nothing_unsigned_where_the_role_asks_for_signatures() {
+    let (key, other) = (TestKey::new(), TestKey::new());
+    let host = machine();
+    host.put("/usr/lib/ingot/role.toml", &seal(&key, "require_signed = true\nblock_usb = true\n"));
+    run(&host, vec![key.sign_all(config("n1", ""), 100)]);
+    assert!(Journal::says_sealed(&host).unwrap() && host.exists(USB_BLOCK));
+    super::super::leave(&host, &Heard::default()).unwrap();
+    assert!(!Journal::says_sealed(&host).unwrap());
+    host.reboot();
+
+    let next = config("n2", "");
+    let older = key.sign_all(next.clone(), 99);
+    for refused in [next.clone(), other.sign_all(next.clone(), 200), older] {
+        host.state().slept = std::time::Duration::from_hours(22);
+        let (heard, sources) = (Heard::default(), Media(Mutex::new(vec![refused])));
+        let mut service = Service::new(&host, &heard, &sources);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| service.run()));
+        assert!(result.is_err() && heard.codes() == [912, 100, 520], "{:?}", heard.codes());
+        assert_eq!((name(&host).as_str(), host.disk().joined), ("n1", 1));
+        assert!(!host.exists(USB_BLOCK), "a stick can be read");
+    }
+    host.state().slept = std::time::Duration::ZERO;
+    let heard = run(&host, vec![next.clone(), next.clone(), key.sign_all(next, 200)]);
+    assert_eq!((name(&host).as_str(), heard.codes().last()), ("n2", Some(&500)));
+    assert_eq!(host.disk().joined, 2);
+    assert!(Journal::says_sealed(&host).unwrap() && host.exists(USB_BLOCK));
+}

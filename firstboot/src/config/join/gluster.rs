@@ -85,6 +85,9 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
 
 fn volume(node: &Node, path: &str, servers: &BTreeSet<String>, findings: &mut Findings) -> Option<Volume> {
     let fields = Fields::new(node, path, &["name", "replica", "arbiter", "bricks", "options"], findings)?;
+    for key in ["name", "bricks"].into_iter().filter(|key| fields.entry(key).is_none()) {
+        fields.missing(key, "a volume has a name, and bricks as server:/directory", findings);
+    }
     let name = plain_text(&fields, "name", findings);
     if name.as_ref().is_some_and(|name| !is_volume_name(name)) {
         fields.error("name", "is not the name of a volume: letters, digits, - and _", "", findings);
@@ -107,7 +110,7 @@ fn volume(node: &Node, path: &str, servers: &BTreeSet<String>, findings: &mut Fi
             None => fields.error("bricks", format!("{text:?} is no brick"), "server:/data/brick", findings),
         }
     }
-    if bricks.is_empty() || bricks.len() % usize::from(replica) != 0 {
+    if fields.entry("bricks").is_some() && (bricks.is_empty() || bricks.len() % usize::from(replica) != 0) {
         let message = format!("{} bricks cannot hold {replica} copies", bricks.len());
         fields.error("bricks", message, "their number is a multiple of replica (3 unless it says otherwise)", findings);
     }

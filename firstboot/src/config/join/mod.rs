@@ -84,27 +84,6 @@ pub enum System {
     Exec(Exec),
 }
 
-/// True for the keys whose values are never shown: `join.token`, `join.db.password`.
-pub fn is_secret_key(path: &str) -> bool {
-    const SECRETS: &[&str] = &[
-        "secret",
-        "manager_secret",
-        "token",
-        "agent_token",
-        "certificate_key",
-        "discovery",
-        "license",
-        "db_password",
-        "etcd.password",
-        "db.password",
-        "rpc_keypair",
-    ];
-    path.strip_prefix("join.").is_some_and(|key| {
-        // What `exec` writes for its program may hold anything.
-        SECRETS.contains(&key) || key.starts_with("secrets.") || (key.starts_with("file[") && key.ends_with(".content"))
-    })
-}
-
 fn keys_of(driver: &str) -> &'static [&'static str] {
     match driver {
         "docker-swarm" => docker_swarm::KEYS,
@@ -144,7 +123,10 @@ pub(super) fn read(node: &Node, extent: Extent, findings: &mut Findings) -> Opti
     let Some(driver) = known_driver else {
         unknown_driver(&fields, extent, findings);
         if fields.entry("driver").is_none() {
+            // What these are does not depend on the driver.
             cluster_secret(&fields, "secret", findings);
+            cluster_secret(&fields, "manager_secret", findings);
+            rendezvous_port(&fields, findings);
         }
         return None;
     };

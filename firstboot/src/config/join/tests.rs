@@ -221,20 +221,3 @@ fn exec_runs_only_what_the_image_brings() {
     refused(&full.replace("0644", "7777"), &["is no file mode"]);
     refused("driver = \"exec\"\n", &["join.program: is missing"]);
 }
-
-#[test]
-fn secret_keys_are_known_by_their_paths() {
-    for key in [
-        "join.secret",
-        "join.token",
-        "join.db.password",
-        "join.secrets.munge",
-        "join.file[0].content",
-        "join.discovery",
-    ] {
-        assert!(is_secret_key(key), "{key}");
-    }
-    for key in ["join.role", "hostname", "join.file[0].path", "secret"] {
-        assert!(!is_secret_key(key), "{key}");
-    }
-}

@@ -10,7 +10,7 @@ use super::{Form, Key, Kind, Need, find, keys};
 /// The schema of a whole document.
 pub fn json_schema() -> Value {
     let shared = keys().filter(|key| key.table().is_empty() && !matches!(key.path, "machine" | "version"));
-    let properties: Map<String, Value> = shared.map(|key| (key.name().to_owned(), key_schema(key))).collect();
+    let properties = properties_of(shared);
     let version = find("version").map_or(Value::Null, key_schema);
     let machine_match = merge(table_schema("machine[].match"), json!({ "minProperties": 1 }));
     let mut machine_properties: Map<String, Value> = reference_all(&properties);
@@ -55,17 +55,38 @@ fn merge(mut schema: Value, more: Value) -> Value {
 
 /// A table with the keys that are described in it.
 fn table_schema(table: &str) -> Value {
-    let inside: Vec<&Key> = keys().filter(|key| key.table() == table).collect();
-    let properties: Map<String, Value> = inside.iter().map(|key| (key.name().to_owned(), key_schema(key))).collect();
+    let inside: Vec<&'static Key> = keys().filter(|key| key.table() == table).collect();
+    let properties = properties_of(inside.iter().copied());
     // What a document leaves out, another one or the role may give; only what has no sense without a key needs it.
     let lists = table.ends_with("[]") || table.rsplit('.').next() == Some("match");
-    let required: Vec<&str> =
-        inside.iter().filter(|key| lists && key.need == Need::Required).map(|key| key.name()).collect();
+    // A key of some drivers is not required in a table that others have too.
+    let whose = keys().find(|key| key.path == table.trim_end_matches("[]")).map_or(&[][..], |key| key.only);
+    let is_required = |key: &Key| lists && key.need == Need::Required && (key.only.is_empty() || key.only == whose);
+    let required: Vec<&str> = inside.iter().filter(|key| is_required(key)).map(|key| key.name()).collect();
     let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
     schema
+}
+
+/// The keys of one table. A key that drivers know as different things may be any of them: which driver it is may
+/// stand in another document.
+fn properties_of(keys: impl Iterator<Item = &'static Key>) -> Map<String, Value> {
+    let mut all: Map<String, Value> = Map::new();
+    for key in keys {
+        let schema = key_schema(key);
+        match all.get_mut(key.name()) {
+            None => {
+                all.insert(key.name().to_owned(), schema);
+            }
+            Some(known) => match known.get_mut("anyOf").and_then(Value::as_array_mut) {
+                Some(several) => several.push(schema),
+                None => *known = json!({ "anyOf": [known.clone(), schema] }),
+            },
+        }
+    }
+    all
 }
 
 fn key_schema(key: &Key) -> Value {

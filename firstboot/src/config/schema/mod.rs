@@ -13,12 +13,13 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
+use super::secret::REDACTED;
 pub use json::json_schema;
 pub use keys::KEYS;
 pub use markdown::markdown;
 pub use sample::{RoleValue, sample};
 
-/// One key.
+/// One key, as all drivers know it or as those of `only` do.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Its tables and its name: `network[].match.mac`, where `[]` stands for any element of a list. The list
@@ -197,24 +198,59 @@ pub fn generic(path: &str) -> String {
     result + rest
 }
 
-/// A key by its path, with or without numbers of list elements.
+/// A key by its path, with or without numbers of list elements: the first description that it has.
 pub fn find(path: &str) -> Option<&'static Key> {
     let path = generic(path);
     keys().find(|key| key.path == path)
 }
 
+/// A key by its path, as this driver knows it; where the driver is not known, as the first one does.
+pub fn find_for(path: &str, driver: &str) -> Option<&'static Key> {
+    let path = generic(path);
+    keys().find(|key| key.path == path && key.is_for(driver, "")).or_else(|| find(&path))
+}
+
 /// The names of the keys of a table; empty for a table that is not described.
 pub fn names_in(table: &str) -> Vec<&'static str> {
     let table = generic(table);
-    keys().filter(|key| key.table() == table).map(Key::name).collect()
+    let mut names: Vec<&str> = Vec::new();
+    for key in keys().filter(|key| key.table() == table) {
+        if !names.contains(&key.name()) {
+            names.push(key.name());
+        }
+    }
+    names
+}
+
+/// The path of a document's key; a part for one machine is laid over the document, so its keys are the document's.
+fn of_document(path: &str) -> String {
+    let path = generic(path);
+    path.strip_prefix("machine[].").map(str::to_owned).unwrap_or(path)
 }
 
 /// True where the value at a path must never be shown: it is a secret, or part of one.
 pub fn is_secret(path: &str) -> bool {
-    let path = generic(path);
-    let path = path.strip_prefix("machine[].").unwrap_or(&path);
+    let path = of_document(path);
     keys().filter(|key| key.secret).any(|key| {
         path.strip_prefix(key.path)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))
+    })
+}
+
+/// A text at a path as it may be shown: nothing of a secret, of an address nothing that may be a password or a token.
+/// `None` where it may be shown as it is.
+pub fn shown(path: &str, text: &str) -> Option<String> {
+    if is_secret(path) {
+        return Some(REDACTED.to_owned());
+    }
+    (is_address(path) && text.contains("://")).then(|| crate::http::shown(text))
+}
+
+/// True where a key holds addresses of HTTP.
+pub fn is_address(path: &str) -> bool {
+    let path = of_document(path);
+    keys().any(|key| match key.kind {
+        Kind::Text(form) | Kind::Texts(form) => key.path == path && form.pattern == keys::URL.pattern,
+        _ => false,
     })
 }

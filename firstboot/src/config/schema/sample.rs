@@ -32,14 +32,20 @@ pub fn sample(role: &str, given: &[RoleValue]) -> String {
     );
     let mut table = "";
     for key in keys().filter(|key| !matches!(key.kind, Kind::Table | Kind::Tables)) {
+        if !driver.is_empty() && !key.is_for(driver, join_role) {
+            continue;
+        }
         let set = given.iter().find(|value| value.key == key.path || value.key.starts_with(&format!("{}.", key.path)));
-        let needed = is_in_use(key, driver) && key.is_needed(driver, join_role);
+        let needed = is_in_use(key, driver, join_role) && key.is_needed(driver, join_role);
         if set.is_none() && !needed {
             continue;
         }
         if key.table() != table {
             table = key.table();
-            text.push_str(&format!("\n[{table}]\n"));
+            text.push_str(&match table.strip_suffix("[]") {
+                Some(list) => format!("\n[[{list}]]\n"),
+                None => format!("\n[{table}]\n"),
+            });
         }
         text.push_str(&format!("# {}\n", key.doc.replace('`', "")));
         match set {
@@ -62,14 +68,17 @@ pub fn sample(role: &str, given: &[RoleValue]) -> String {
     text
 }
 
-/// True where the key's table is there at all: a list's elements are not, and `[join]` is where there is a driver.
-fn is_in_use(key: &Key, driver: &str) -> bool {
-    if key.path.contains("[]") {
-        return false;
-    }
+/// True where the key's table is there at all: a list has an element where it is needed, and `[join]` is where there is
+/// a driver.
+fn is_in_use(key: &Key, driver: &str, role: &str) -> bool {
     match key.table() {
         "" => true,
         "join" => !driver.is_empty(),
-        _ => matches!(key.need, Need::By(_)),
+        table => match table.strip_suffix("[]") {
+            Some(list) => keys().any(|list_key| {
+                list_key.path == list && matches!(list_key.need, Need::By(_)) && list_key.is_needed(driver, role)
+            }),
+            None => !table.contains("[]") && matches!(key.need, Need::By(_)),
+        },
     }
 }

@@ -69,7 +69,7 @@ fn kinds_of(key: &Key) -> Vec<(&'static str, &'static str)> {
 
 fn roles_of(driver: &str) -> Vec<&'static str> {
     let roles: Vec<&str> = keys()
-        .filter(|key| key.path == "join.role" && key.is_for(driver, ""))
+        .filter(|key| key.path == "join.role" && key.only.contains(&driver))
         .flat_map(|key| if let Kind::Choice(choices) = key.kind { choices } else { &[] })
         .copied()
         .collect();
@@ -88,7 +88,8 @@ fn smallest(key: &Key, driver: &str, role: &str) -> Table {
         }
     }
     let above = |other: &Key| key.path.starts_with(other.table()) && !other.table().is_empty();
-    for required in keys().filter(|other| above(other) && other.need == Need::Required) {
+    let required = |other: &&Key| above(other) && other.need == Need::Required && other.is_for(driver, role);
+    for required in keys().filter(required) {
         if has(&table, required.path) {
             continue;
         }
@@ -131,9 +132,17 @@ fn every_key_that_is_read_is_described_and_every_described_key_is_read() {
     }
     let (known, asked) = record::take();
     let described: BTreeSet<String> = keys().map(|key| key.path.to_owned()).collect();
-    // The parts for single machines are taken out of the tree before it is read.
-    let taken: BTreeSet<String> = ["machine", "machine[].match"].map(str::to_owned).into();
+    // The parts for single machines are taken out of the tree before it is read; the driver is looked up before its
+    // table is, because it decides which keys that may have.
+    let taken: BTreeSet<String> = ["machine", "machine[].match", "join.driver"].map(str::to_owned).into();
     let difference = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
+    // The names in a table that is a map are not Ingot's.
+    let in_a_map = |path: &String| {
+        let table = path.rsplit_once('.').and_then(|(table, _)| find(table));
+        table.is_some_and(|key| matches!(key.kind, Kind::Map))
+    };
+    let known: BTreeSet<String> = known.into_iter().filter(|path| !in_a_map(path)).collect();
+    let asked: BTreeSet<String> = asked.into_iter().filter(|path| !in_a_map(path)).collect();
     assert_eq!(difference(&known, &described), [""; 0], "known to the reading code, not described");
     assert_eq!(difference(&asked, &described), [""; 0], "asked for by the reading code, not described");
     let read = asked.union(&taken).cloned().collect();
@@ -159,7 +168,14 @@ fn every_example_is_accepted_where_it_belongs() {
 fn every_key_has_its_words() {
     let mut seen = BTreeSet::new();
     for key in keys() {
-        assert!(seen.insert(key.path), "{} is described twice", key.path);
+        let others = keys().filter(|other| other.path == key.path && !std::ptr::eq(*other, key));
+        for other in others {
+            let apart = !key.only.is_empty()
+                && !other.only.is_empty()
+                && key.only.iter().all(|driver| !other.only.contains(driver));
+            assert!(apart, "{} is described twice for one driver", key.path);
+        }
+        seen.insert(key.path);
         assert!(key.doc.ends_with('.') && key.doc.len() > 10, "{}: {:?} is no sentence", key.path, key.doc);
         let leaf = !matches!(key.kind, Kind::Table | Kind::Tables);
         assert_eq!(leaf, !key.example.is_empty(), "{}: leaves have examples, tables have none", key.path);
@@ -174,13 +190,134 @@ fn every_key_has_its_words() {
 
 #[test]
 fn secrets_are_known_by_their_path_wherever_they_stand() {
-    for path in ["join.secret", "join.token", "machine[3].join.secret", "join.secret[0]"] {
+    for path in [
+        "join.secret",
+        "join.manager_secret",
+        "join.token",
+        "join.discovery",
+        "join.certificate_key",
+        "join.license",
+        "join.db_password",
+        "join.db.password",
+        "join.etcd.password",
+        "join.secrets.munge",
+        "join.file[0].content",
+        "proxy.http",
+        "report.headers.Authorization",
+        "machine[3].join.secret",
+        "machine[3].join.file[7].content",
+        "join.secret[0]",
+    ] {
         assert!(is_secret(path), "{path}");
+        assert_eq!(shown(path, "x").as_deref(), Some(REDACTED), "{path}");
     }
-    for path in ["join.secrets", "join", "network[0].match.mac", "secret"] {
+    for path in ["join.secrets_", "join", "join.role", "join.file[0].path", "network[0].match.mac", "secret"] {
         assert!(!is_secret(path), "{path}");
     }
+    let address = "https://user:pass@status.site/nodes?token=x";
+    for path in ["report.url", "machine[2].report.url", "time.https", "join.controller", "join.after[0].http"] {
+        assert_eq!(shown(path, address).unwrap(), "https://status.site/nodes?...", "{path}");
+    }
+    assert_eq!(shown("hostname", "w1"), None);
     assert_eq!(generic("a[0].b[12].c[x][]"), "a[].b[].c[x][]");
+}
+
+/// The same value with every text in it changed.
+fn changed(value: &Value, change: &impl Fn(&str) -> Value) -> Value {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(items) => Value::Array(items.iter().map(|item| changed(item, change)).collect()),
+        Value::Table(table) => {
+            Value::Table(table.iter().map(|(k, value)| (k.clone(), changed(value, change))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// All that people are shown of a document, whether it is right or wrong.
+fn all_that_is_shown(text: &str) -> String {
+    let documents = document(text);
+    let mut seen = match load(&documents, &Machine::default()) {
+        Ok(loaded) => {
+            let plan = crate::plan::Plan::new(&loaded.config, &Machine::default(), Vec::new());
+            let json = serde_json::to_string(&loaded.config).unwrap();
+            format!("{loaded:?} {json} {plan:?} {}", plan.describe().join(" "))
+        }
+        Err(error) => format!("{error} {error:?}"),
+    };
+    seen += &check(&documents).map_or_else(|error| format!("{error} {error:?}"), |checked| format!("{checked:?}"));
+    let defaults = text.replacen("version = 1", "", 1);
+    seen + &crate::config::check_within("p", defaults.as_bytes(), &[])
+        .map_or_else(|e| e.to_string(), |w| format!("{w:?}"))
+}
+
+/// A way to change a secret, and its name.
+type Changed = (&'static str, fn(&str) -> String);
+
+#[test]
+fn no_secret_of_any_driver_is_shown_right_or_wrong() {
+    const CANARY: &str = "C4n4ryX7Qp9vT2mQ";
+    let text = |text: &str| Value::String(text.to_owned());
+    let changes: [Changed; 5] = [
+        ("alone", |_| CANARY.to_owned()),
+        ("before it", |value| format!("{CANARY}{value}")),
+        ("behind it", |value| format!("{value}{CANARY}")),
+        ("with a line end", |value| format!("{value} {CANARY}\n")),
+        ("as a password", |_| format!("http://user:{CANARY}@proxy.lan:3128")),
+    ];
+    let mut looked_at = 0;
+    for key in keys().filter(|key| key.secret) {
+        for (driver, role) in kinds_of(key) {
+            let mut table = smallest(key, driver, role);
+            for (what, change) in changes {
+                put(&mut table, key.path, changed(&example(key), &|value| text(&change(value))));
+                let seen = all_that_is_shown(&toml::to_string(&table).unwrap());
+                assert!(!seen.contains(CANARY), "{} of {driver}, {what}: {seen}", key.path);
+                looked_at += 1;
+            }
+            // A list, and a text where a table belongs.
+            for value in [Value::Array(vec![text(CANARY)]), text(CANARY)] {
+                put(&mut table, key.path, value);
+                let seen = all_that_is_shown(&toml::to_string(&table).unwrap());
+                assert!(!seen.contains(CANARY), "{} of {driver}: {seen}", key.path);
+            }
+        }
+    }
+    assert!(looked_at > 150, "{looked_at}");
+}
+
+#[test]
+fn a_sealed_secret_is_taken_for_a_valid_one_of_its_driver() {
+    let site = crate::config::sealed::ConfigKey::generate().unwrap();
+    for driver in crate::config::DRIVERS {
+        for role in roles_of(driver) {
+            let mut values = vec![("join.driver", *driver)];
+            if !role.is_empty() {
+                values.push(("join.role", role));
+            }
+            let mut table: Table = toml::from_str(&filled(&sample("r", &given(&values)))).unwrap();
+            if *driver == "docker-swarm" {
+                // With a token a manager needs them too.
+                put(&mut table, "join.managers", vec![Value::from("10.77.0.10")].into());
+            }
+            for (path, value) in &values {
+                put(&mut table, path, (*value).into());
+            }
+            for key in keys().filter(|key| key.path.starts_with("join.") && key.secret && key.is_for(driver, role)) {
+                if !key.path.contains("[]") && !key.path.starts_with("join.etcd") && !key.path.starts_with("join.db.") {
+                    lay_over(&mut table, toml::from_str(key.beside).unwrap());
+                    put(&mut table, key.path, example(key));
+                }
+            }
+            let text = toml::to_string(&table).unwrap();
+            let (sealed, count) = crate::config::seal_document("f", text.as_bytes(), &[site.public()]).unwrap();
+            let secrets = keys().filter(|key| key.secret && key.is_for(driver, role) && has(&table, key.path));
+            let secrets: BTreeSet<&str> = secrets.map(|key| key.path).collect();
+            assert_eq!(count, secrets.len(), "{driver} {role}: {secrets:?} in {text}");
+            let sealed = sealed + "[[machine]]\nmatch = { serial = \"x\" }\n";
+            check(&document(&sealed)).unwrap_or_else(|error| panic!("{driver} {role}: {error}\n{text}"));
+        }
+    }
 }
 
 fn in_step(name: &str, expected: &str, option: &str) {

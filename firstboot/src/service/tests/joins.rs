@@ -29,15 +29,15 @@ fn noted(disk: &Disk, note: &str) -> bool {
     disk.notes.get(note).is_some_and(|count| count == "1")
 }
 
-fn open(host: &SimulatedHost, endpoints: &[&str]) {
+pub fn open(host: &SimulatedHost, endpoints: &[&str]) {
     host.state().open_ports.extend(endpoints.iter().map(|endpoint| endpoint.parse::<std::net::SocketAddr>().unwrap()));
 }
 
-fn give(host: &SimulatedHost, token: &'static str) {
+pub fn give(host: &SimulatedHost, token: &'static str) {
     host.state().rendezvous = vec![Ok((token, 1_790_000_000))];
 }
 
-fn with<P: Program + Default + 'static>(host: &SimulatedHost, files: &[&str]) {
+pub fn with<P: Program + Default + 'static>(host: &SimulatedHost, files: &[&str]) {
     host.install(P::default());
     for file in files {
         host.put(file, "program");
@@ -168,7 +168,7 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-fn answer(host: &SimulatedHost, url: &str, status: u16, body: &str) {
+pub fn answer(host: &SimulatedHost, url: &str, status: u16, body: &str) {
     let response = crate::http::HttpResponse { status, headers: Vec::new(), body: body.as_bytes().to_vec() };
     host.state().answers.insert(url.into(), vec![Ok(response)]);
 }

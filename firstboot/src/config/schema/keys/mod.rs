@@ -2,10 +2,10 @@
 
 mod accounts;
 mod hardware;
+mod joins;
 mod network;
 
 use super::{Form, Key, Kind};
-use crate::config::DRIVERS;
 
 const HOSTNAME: Form = Form { name: "a host name", pattern: "^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$" };
 const TIMEZONE: Form = Form { name: "a time zone", pattern: "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z][A-Za-z0-9_+-]*)*$" };
@@ -17,11 +17,11 @@ const CIDR: Form = Form { name: "an address with its prefix length", pattern: "^
 const IP: Form = Form { name: "an IP address", pattern: "^[0-9A-Fa-f:.]+$" };
 const SSH_KEY: Form = Form { name: "a line of a .pub file", pattern: "^\\s*(ssh-|ecdsa-|sk-)\\S+\\s+\\S+" };
 const SITE_KEY: Form = Form { name: "a public key of minisign", pattern: "^\\s*RW[A-Za-z0-9+/=]+\\s*$" };
-const URL: Form = Form { name: "a URL", pattern: "^https?://" };
+pub const URL: Form = Form { name: "a URL", pattern: "^https?://" };
 const TEXT: Form = Form { name: "a text", pattern: "" };
 
 /// All keys: a list for each group.
-pub const KEYS: &[&[Key]] = &[NODE, accounts::KEYS, network::KEYS, hardware::KEYS, JOIN, SEAL, REPORT, MACHINE];
+pub const KEYS: &[&[Key]] = &[NODE, accounts::KEYS, network::KEYS, hardware::KEYS, joins::KEYS, SEAL, REPORT, MACHINE];
 
 const NODE: &[Key] = &[
     Key::new("version", Kind::Integer(1, 1), "1", "The version of the format.").required(),
@@ -32,48 +32,6 @@ const NODE: &[Key] = &[
     Key::new("ntp", Kind::Texts(HOST), "[\"10.77.0.1\"]", "Time servers, addresses or names.").default("the image's"),
     Key::new("strict", Kind::Boolean, "true", "Make every warning an error, such as an unsupported key of cloud-init.")
         .default("`false`"),
-];
-
-const SWARM: &[&str] = &["docker-swarm"];
-
-const JOIN: &[Key] = &[
-    Key::new("join", Kind::Table, "", "The cluster that the node joins."),
-    Key::new("join.driver", Kind::Choice(DRIVERS), "\"docker-swarm\"", "The kind of cluster.").required(),
-    Key::new("join.role", Kind::Choice(&["manager", "worker"]), "\"worker\"", "What the node is in the cluster.")
-        .needed_by(SWARM)
-        .only(SWARM),
-    Key::new("join.advertise", Kind::Text(ADVERTISE), "\"10.77.0.10\"", "What the others reach this node by.")
-        .default("found out")
-        .only(SWARM),
-    Key::new(
-        "join.managers",
-        Kind::Texts(HOST),
-        "[\"10.77.0.10\"]",
-        "The managers, the one that founds the cluster first.",
-    )
-    .default("`[]`")
-    .needed_by(&["docker-swarm/worker"])
-    .only(SWARM),
-    Key::new(
-        "join.secret",
-        Kind::Text(TEXT),
-        "\"kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=\"",
-        "The cluster secret, the same on all nodes, of `openssl rand -base64 32`; not needed with a token.",
-    )
-    .secret()
-    .needed_by(SWARM)
-    .only(SWARM),
-    Key::new(
-        "join.token",
-        Kind::Text(TEXT),
-        "\"SWMTKN-1-3pu6hszjas19xyp7ghgosyx9k8atbfcr8p2is99znpy26u2lkl-7p73s1dx5in4tatdymyhg9hu2\"",
-        "A join token of the cluster instead of the secret: `docker swarm join-token -q worker` prints it.",
-    )
-    .secret()
-    .only(SWARM),
-    Key::new("join.rendezvous_port", Kind::Integer(1, 65535), "7390", "The TCP port of the rendezvous.")
-        .default("`7390`")
-        .only(SWARM),
 ];
 
 const SEAL: &[Key] = &[
