@@ -14,6 +14,9 @@ use super::{Explained, Profile};
 pub fn check_file(path: &Path, text: &str, table: &DeTable<'_>) -> Result<(), ProfileError> {
     let name = path.display().to_string();
     let check = |within: &[&str]| check_within(&name, text.as_bytes(), within).map(drop).map_err(ProfileError::Config);
+    if table.is_empty() {
+        return Ok(());
+    }
     check(&["config"])?;
     let when = table.get("when").and_then(|when| when.get_ref().as_table());
     for condition in when.into_iter().flat_map(DeTable::keys) {
