@@ -95,7 +95,7 @@ impl Tree {
             .find_map(|(_, file, _)| file.base.as_ref().and_then(|b| b.distribution.clone()))
             .unwrap_or_default();
         base_order.retain(|(name, _, _)| !order.iter().any(|(other, _, _)| other == name));
-        self.refuse_conflicts(role, &base_order, &order)?;
+        Self::refuse_conflicts(role, &base_order, &order)?;
         let mut merged = Node::default();
         for (_, _, mut node) in base_order.into_iter().chain(order) {
             let when = node.take("when");
@@ -115,12 +115,11 @@ impl Tree {
         Ok((merged, base))
     }
 
-    /// Refuses files that exclude each other; one that excludes a file that does not exist is a mistake too.
-    fn refuse_conflicts(&self, role: &str, base: &[Collected], order: &[Collected]) -> Result<(), ProfileError> {
+    /// Refuses files that exclude each other. What a tree does not have at all excludes nothing.
+    fn refuse_conflicts(role: &str, base: &[Collected], order: &[Collected]) -> Result<(), ProfileError> {
         let all = || base.iter().chain(order);
         for (one, file, _) in all() {
             for other in &file.conflicts {
-                self.path_of(other)?;
                 if all().any(|(name, _, _)| name == other) {
                     return Err(ProfileError::Conflict {
                         role: role.to_owned(),

@@ -102,14 +102,14 @@ fn parts_that_exclude_each_other_are_refused() {
         ("profiles/parts/both.toml", "extends = ['parts/alone', 'parts/swarm']\n"),
         ("profiles/one.toml", "extends = ['parts/swarm']\n"),
         ("profiles/two.toml", "extends = ['parts/both']\n"),
-        ("profiles/typo.toml", "conflicts = ['parts/alon']\n"),
+        ("profiles/small.toml", "conflicts = ['parts/not-in-this-tree']\n"),
     ]);
     fixture.load("one").unwrap();
     assert_eq!(
         fixture.load("two").unwrap_err().to_string(),
         "two has both parts/swarm and parts/alone, which exclude each other; extend only one of them"
     );
-    assert!(fixture.load("typo").unwrap_err().to_string().ends_with("did you mean `parts/alone`?"));
+    fixture.load("small").unwrap();
 }
 
 #[test]
