@@ -110,6 +110,17 @@ pub enum Standing {
     Other,
 }
 
+/// A file as the image has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// The permission bits.
+    pub mode: u32,
+    /// Whose it is.
+    pub ids: Ids,
+}
+
 /// An interface of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
@@ -148,6 +159,9 @@ pub trait Host: Sync {
     fn make_directory_as(&self, path: &str, mode: u32, ids: Ids) -> Result<(), HostError>;
     /// What stands at a path; links are not followed, not even at its end.
     fn look(&self, path: &str) -> Result<Option<Standing>, HostError>;
+    /// The image's own file at a path, of at most `limit` bytes, also where the node's hides it; `None` where the image
+    /// has no regular file there.
+    fn image_file(&self, path: &str, limit: u64) -> Result<Option<ImageFile>, HostError>;
     /// Adds to a file of mode 0600, for good when this returns; a power cut before may leave a part of it.
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError>;
     /// Shortens a file to `length` bytes, for good.

@@ -6,15 +6,18 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdirat, openat, readlinkat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::{Ids, Standing};
+use super::{Ids, ImageFile, Standing};
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -44,6 +47,34 @@ pub fn look(root: &Path, path: &str) -> io::Result<Option<Standing>> {
         }
         _ => Standing::Other,
     }))
+}
+
+/// The file of the mounted root itself, below everything that is mounted over it.
+///
+/// # Errors
+/// What the kernel says, such as that only root may ask.
+pub fn image_file(path: &str, limit: u64) -> io::Result<Option<ImageFile>> {
+    // A copy of the root's mount alone, without the layers over `/etc`; it is seen by nobody and goes with its handle.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let root = open_tree(rustix::fs::CWD, "/", flags)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut file = match openat2(&root, path.trim_start_matches('/'), flags, Mode::empty(), resolve) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    (&mut file).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let ids = Ids { uid: metadata.uid(), gid: metadata.gid() };
+    Ok(Some(ImageFile { bytes, mode: metadata.mode() & 0o7777, ids }))
 }
 
 /// Writes a file whole and for good. Directories on the way that are missing are made, with the same owner.
@@ -141,6 +172,23 @@ mod tests {
 
     fn mine() -> Ids {
         Ids { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() }
+    }
+
+    #[test]
+    fn the_roots_own_file_is_found_below_what_is_mounted_over_it() {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let covered = mounts.lines().any(|line| line.split(' ').nth(4) == Some("/etc"));
+        match image_file("/etc/passwd", 1 << 20) {
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => println!("skipped: not root"),
+            Err(error) => panic!("{error}"),
+            Ok(found) if !covered => {
+                assert_eq!(found.unwrap().bytes, std::fs::read("/etc/passwd").unwrap());
+                assert_eq!(image_file("/etc/absent", 9).unwrap(), None);
+                assert_eq!(image_file("/etc", 9).unwrap(), None);
+                assert!(image_file("/etc/passwd", 1).is_err());
+            }
+            Ok(_) => {}
+        }
     }
 
     #[test]

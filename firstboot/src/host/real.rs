@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Host, HostError, Ids, InterfaceAddress, Link, Standing, addresses, devices, files, links, owned};
+use super::{
+    Host, HostError, Ids, ImageFile, InterfaceAddress, Link, Standing, addresses, devices, files, links, owned,
+};
 use crate::clock::https::ServerDate;
 use crate::config::network::is_container_interface;
 use crate::config::{HostAddress, Machine, Secret, Url};
@@ -116,6 +118,13 @@ impl Host for RealHost {
 
     fn look(&self, path: &str) -> Result<Option<Standing>, HostError> {
         owned::look(&self.root, path).map_err(HostError::file("look at", path))
+    }
+
+    fn image_file(&self, path: &str, limit: u64) -> Result<Option<ImageFile>, HostError> {
+        if self.root != Path::new("/") {
+            return Ok(None);
+        }
+        owned::image_file(path, limit).map_err(HostError::file("read the image's", path))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {

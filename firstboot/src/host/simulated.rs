@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::simulated_disks::{self, Device, Volatile};
-use super::{Host, HostError, Ids, InterfaceAddress, Link, Standing, files};
+use super::{Host, HostError, Ids, ImageFile, InterfaceAddress, Link, Standing, files};
 use crate::clock::https::ServerDate;
 use crate::config::{HostAddress, Machine, Secret, Url};
 use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
@@ -98,6 +98,8 @@ pub struct State {
     pub disk: Disk,
     /// Lost at a reboot.
     pub hostname: String,
+    /// The image's own files that those on the disk hide.
+    pub image: BTreeMap<String, String>,
     pub docker_runs: bool,
     pub clock: u64,
     pub slept: Duration,
@@ -318,6 +320,11 @@ impl Host for SimulatedHost {
             return Ok(Some(Standing::Link(target.clone())));
         }
         Ok(state.disk.directories.get(path).map(|(_, ids)| Standing::Directory { ids: *ids }))
+    }
+
+    fn image_file(&self, path: &str, _: u64) -> Result<Option<ImageFile>, HostError> {
+        let file = |text: &String| ImageFile { bytes: text.as_bytes().to_vec(), mode: 0o644, ids: Ids::ROOT };
+        Ok(self.state().image.get(path).map(file))
     }
 
     fn append(&self, path: &str, bytes: &[u8]) -> Result<(), HostError> {

@@ -106,6 +106,8 @@ pub struct Service<'a> {
     /// Media whose signatures were refused, as they were named last.
     said_unsigned: Vec<(String, SignatureError)>,
     current: Vec<Document>,
+    /// The identity of the image that runs.
+    image: String,
     backoff: Backoff,
     /// What is known of the clock.
     clock: time::Knowledge,
@@ -129,6 +131,7 @@ impl<'a> Service<'a> {
             ignored: BTreeSet::new(),
             said_unsigned: Vec::new(),
             current: Vec::new(),
+            image: String::new(),
             backoff: Backoff::default(),
             clock: time::Knowledge::default(),
             waiting_since: BTreeMap::new(),
@@ -160,6 +163,7 @@ impl<'a> Service<'a> {
     fn attempt(&mut self) -> Result<Arrived, Failure> {
         let facts = image_facts(self.host)?;
         self.bound_clock(facts.build_time);
+        self.image.clone_from(&facts.id);
         let mut journal = Journal::open(self.host)?;
         if journal.cut_off > 0 {
             self.report.note(&format!("the journal's last {} bytes were unfinished and are cut off", journal.cut_off));
@@ -221,7 +225,7 @@ impl<'a> Service<'a> {
 
     fn carry_out(&self, steps: &[Step], journal: &mut Journal<'_>) -> Result<(), Failure> {
         for step in steps {
-            let (name, inputs) = (step.name().to_owned(), step.inputs());
+            let (name, inputs) = (step.name().to_owned(), step.inputs(&self.image));
             if journal.is_done(&name, &inputs) || step.sets_nothing() && !journal.knows(&name) {
                 continue;
             }

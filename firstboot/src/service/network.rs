@@ -141,7 +141,7 @@ impl Service<'_> {
     ) -> Result<(), Failure> {
         // First of all the step counts as undone: whatever happens from here on, the next attempt begins it again.
         for step in plan.steps.iter().filter(|step| matches!(step, Step::Network(_))) {
-            journal.begin(step.name(), &step.inputs())?;
+            journal.begin(step.name(), &step.inputs(&self.image))?;
         }
         forget_default_route(self.host).map_err(failed)?;
         for (what, files) in others {

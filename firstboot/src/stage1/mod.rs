@@ -31,6 +31,7 @@ mod node_state;
 mod persist;
 mod root;
 mod search;
+mod shared;
 mod start;
 mod switch;
 mod var;
@@ -125,7 +126,9 @@ fn boot() -> Result<Infallible, Failure> {
     let root = Path::new(ROOT);
     mount_root(&slot, &ready, &command_line, root)?;
     mount_var(&slot, &ready, root, &settings.image.id)?;
-    node_state::overlay_etc(root).map_err(Failure::of(Code::SwitchFailed))?;
+    for gave_way in node_state::overlay_etc(root).map_err(Failure::of(Code::SwitchFailed))? {
+        console::note(&gave_way);
+    }
     persist::bind_persistent(root).map_err(Failure::of(Code::VarFailed))?;
     leave_word(&slot, &ready).map_err(Failure::of(Code::SwitchFailed))?;
 

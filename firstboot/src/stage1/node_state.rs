@@ -15,6 +15,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
 use uuid::{Builder, Uuid};
 
+use super::shared;
+
 /// The state could not be written.
 #[derive(Debug, Error)]
 #[error("{step} {}: {source}", .path.display())]
@@ -39,8 +41,9 @@ pub fn random_id() -> Uuid {
     }
 }
 
-/// Lays the node's own layer over the image's `/etc`. `var` is mounted below `root`.
-pub fn overlay_etc(root: &Path) -> Result<(), NodeStateError> {
+/// Lays the node's own layer over the image's `/etc`. `var` is mounted below `root`. Gives in words what of the node had
+/// to give way to the image.
+pub fn overlay_etc(root: &Path) -> Result<Vec<String>, NodeStateError> {
     let base = root.join("var/lib/ingot/etc");
     let (upper, work) = (base.join("upper"), base.join("work"));
     for directory in [&upper, &work] {
@@ -48,6 +51,8 @@ pub fn overlay_etc(root: &Path) -> Result<(), NodeStateError> {
     }
     give_machine_id(&upper)?;
     let etc = root.join("etc");
+    // A disk that cannot be written is no reason not to start: the node's files are then as they were.
+    let gave_way = shared::settle(&etc, &base).unwrap_or_else(|error| vec![error.to_string()]);
     // Nothing that ties the upper layer to one image: an upgrade puts another image's /etc below it.
     let options = format!(
         "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,redirect_dir=off,xino=off",
@@ -57,7 +62,8 @@ pub fn overlay_etc(root: &Path) -> Result<(), NodeStateError> {
     );
     let options = std::ffi::CString::new(options).map_err(|error| failed("laying over", &etc)(error.into()))?;
     mount("overlay", &etc, "overlay", MountFlags::empty(), options.as_c_str())
-        .map_err(|error| failed("laying a layer over", &etc)(error.into()))
+        .map_err(|error| failed("laying a layer over", &etc)(error.into()))?;
+    Ok(gave_way)
 }
 
 /// Creates a directory with its parents, and has them on the disk.
@@ -85,7 +91,7 @@ fn give_machine_id(upper: &Path) -> Result<(), NodeStateError> {
 }
 
 /// Replaces a file.
-fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), NodeStateError> {
+pub(super) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), NodeStateError> {
     let new = path.with_extension("new");
     let written = || -> io::Result<()> {
         let _ = fs::remove_file(&new);

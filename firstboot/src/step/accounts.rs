@@ -117,6 +117,18 @@ impl Accounts {
         self.shadow.push(format!("{name}:*:::::::"));
     }
 
+    /// A user's line of `shadow`.
+    pub fn password_line(&self, name: &str) -> Option<&str> {
+        self.shadow.iter().find(|line| field(line, 0) == name).map(String::as_str)
+    }
+
+    /// Gives a user that was put in the line of `shadow` that it had.
+    pub fn keep_password(&mut self, name: &str, had: &str) {
+        for line in self.shadow.iter_mut().filter(|line| field(line, 0) == name) {
+            had.clone_into(line);
+        }
+    }
+
     /// Puts a group in.
     pub fn add_group(&mut self, name: &str, gid: u32) {
         self.group.push(format!("{name}:x:{gid}:"));

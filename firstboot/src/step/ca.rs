@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, StepError};
+use super::{Effect, StepError, layer};
 use crate::config::{Ca, Certificate};
 use crate::host::Host;
 
@@ -16,6 +16,8 @@ const DIRECTORY: &str = "/etc/ssl/ingot";
 const NONE: &str = "/etc/ssl/ingot/none.conf";
 /// Says that the bundle is not what the directory says; there from the first change until the bundle is right.
 const PENDING: &str = "/etc/ssl/ingot/pending";
+/// What the program makes: the bundle and links to each certificate.
+const STORE: &str = "/etc/ssl/certs";
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const PROGRAM: &str = "/usr/sbin/update-ca-certificates";
 const MAXIMUM_BUNDLE_BYTES: u64 = 16 * 1024 * 1024;
@@ -49,6 +51,9 @@ pub fn apply(host: &dyn Host, ca: &Ca) -> Result<(), StepError> {
             "[ca]: the image has no update-ca-certificates; add the package ca-certificates to the role's profile";
         return Err(StepError::Unfit(text.into()));
     }
+    if !ca.certificates.is_empty() {
+        layer::take(host, STORE)?;
+    }
     let wanted: Vec<(String, &Certificate)> = named(ca).collect();
     host.write(PENDING, b"", 0o644)?;
     for (name, certificate) in &wanted {
@@ -76,6 +81,10 @@ pub fn apply(host: &dyn Host, ca: &Ca) -> Result<(), StepError> {
     }
     // The program does not flush what it writes.
     host.write(BUNDLE, &bundle, 0o644)?;
+    if ca.certificates.is_empty() {
+        // It is as the image's; from the next start on it is the image's own, and that of each later one.
+        layer::give_back(host, STORE)?;
+    }
     host.remove(PENDING)?;
     Ok(())
 }

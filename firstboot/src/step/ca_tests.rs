@@ -32,6 +32,9 @@ fn the_bundle_has_what_was_given_and_loses_it_again() {
     assert_eq!(host.text(BUNDLE), ca(&[3], false).certificates[0].pem(), "only those that are given");
     assert!(host.state().commands[1].ends_with("--certsconf /etc/ssl/ingot/none.conf"));
     apply(&host, &Ca::default()).unwrap();
+    // The store is as the image's, and the image's own from the next start on.
+    assert_eq!(host.text("/var/lib/ingot/etc/reveal"), "ssl/certs\n");
+    host.remove("/var/lib/ingot/etc/reveal").unwrap();
     assert_eq!(host.disk(), before);
     apply(&host, &Ca::default()).unwrap();
     assert_eq!(host.state().commands.len(), 3, "nothing is run when there is nothing to undo");

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::accounts::Accounts;
-use super::{Content, Effect, StepError};
+use super::{Content, Effect, StepError, layer};
 use crate::config::{NodeFile, Owner};
-use crate::host::{Host, Ids, Standing};
+use crate::host::{Host, Ids, ImageFile, Standing};
 
 /// Where what stood at the places of files is kept.
 const RECORDS: &str = "/var/lib/ingot/files";
@@ -34,8 +34,16 @@ struct Record {
 #[serde(rename_all = "kebab-case")]
 enum Original {
     Nothing,
-    File { content: String, mode: u32, ids: Ids },
-    Link { target: String },
+    /// The image's own file: of the image that runs, not of the one that ran when it was first hidden.
+    Image,
+    File {
+        content: String,
+        mode: u32,
+        ids: Ids,
+    },
+    Link {
+        target: String,
+    },
 }
 
 pub fn apply(host: &dyn Host, files: &[NodeFile]) -> Result<(), StepError> {
@@ -58,13 +66,13 @@ pub fn apply(host: &dyn Host, files: &[NodeFile]) -> Result<(), StepError> {
             Some(owner) => ids_of(owner, &accounts).map_err(|what| StepError::Unfit(format!("file {path}: {what}")))?,
             None => Ids::ROOT,
         };
-        let original = keep(host, path)?;
-        let mut content = Vec::new();
-        if file.append
-            && let Original::File { content: base, .. } = original
-        {
-            content = STANDARD.decode(base).map_err(|_| damaged(&record_of(path)))?;
-        }
+        layer::take(host, path)?;
+        let mut content = match keep(host, path)? {
+            _ if !file.append => Vec::new(),
+            Original::File { content, .. } => STANDARD.decode(content).map_err(|_| damaged(&record_of(path)))?,
+            Original::Image => image_file(host, path)?.map_or_else(Vec::new, |file| file.bytes),
+            Original::Nothing | Original::Link { .. } => Vec::new(),
+        };
         content.extend_from_slice(&file.content.0);
         host.write_as(path, &content, file.mode, ids).map_err(|error| explain(path, error))?;
     }
@@ -113,7 +121,11 @@ fn keep(host: &dyn Host, path: &str) -> Result<Original, StepError> {
         Some(Standing::Link(target)) => Original::Link { target },
         Some(Standing::File { mode, ids }) => {
             let bytes = host.read(path, MAXIMUM_ORIGINAL_BYTES)?.unwrap_or_default();
-            Original::File { content: STANDARD.encode(bytes), mode, ids }
+            if image_file(host, path)?.is_some_and(|image| image == ImageFile { bytes: bytes.clone(), mode, ids }) {
+                Original::Image
+            } else {
+                Original::File { content: STANDARD.encode(bytes), mode, ids }
+            }
         }
         Some(Standing::Directory { .. } | Standing::Other) => {
             return Err(StepError::Unfit(format!("file {path}: there is a directory, or something that is no file")));
@@ -125,11 +137,26 @@ fn keep(host: &dyn Host, path: &str) -> Result<Original, StepError> {
     Ok(kept.original)
 }
 
+/// The image's own file below `/etc`; nothing else of the image can be hidden.
+fn image_file(host: &dyn Host, path: &str) -> Result<Option<ImageFile>, StepError> {
+    if !path.starts_with("/etc/") {
+        return Ok(None);
+    }
+    Ok(host.image_file(path, MAXIMUM_ORIGINAL_BYTES)?)
+}
+
 fn restore(host: &dyn Host, record: &str) -> Result<(), StepError> {
     let Some(kept) = read(host, record)? else { return Ok(()) };
     match kept.original {
         Original::Nothing => host.remove(&kept.path)?,
         Original::Link { target } => host.link(&kept.path, &target)?,
+        Original::Image => {
+            match image_file(host, &kept.path)? {
+                Some(file) => host.write_as(&kept.path, &file.bytes, file.mode, file.ids)?,
+                None => host.remove(&kept.path)?,
+            }
+            layer::give_back(host, &kept.path)?;
+        }
         Original::File { content, mode, ids } => {
             let content = STANDARD.decode(content).map_err(|_| damaged(record))?;
             host.write_as(&kept.path, &content, mode, ids)?;

@@ -49,6 +49,33 @@ fn files_are_written_with_owner_and_mode_and_go_again() {
 }
 
 #[test]
+fn a_file_of_the_image_is_that_of_the_image_that_runs() {
+    const REVEAL: &str = "/var/lib/ingot/etc/reveal";
+    let host = machine();
+    host.state().image.insert("/etc/motd".into(), "the image's\n".into());
+    apply(&host, &some()).unwrap();
+    // An upgrade: the node's file hides the newer one.
+    host.state().image.insert("/etc/motd".into(), "the newer image's\n".into());
+    apply(&host, &some()).unwrap();
+    assert_eq!(host.text("/etc/motd"), "the newer image's\nmore\n");
+    apply(&host, &[]).unwrap();
+    assert_eq!((host.text("/etc/motd").as_str(), host.text(REVEAL).as_str()), ("the newer image's\n", "motd\n"));
+    apply(&host, &some()).unwrap();
+    assert!(!host.exists(REVEAL), "the node's file stays in the layer");
+    // An image without the file.
+    host.state().image.clear();
+    apply(&host, &[]).unwrap();
+    assert!(!host.exists("/etc/motd"));
+    let image = || {
+        let host = machine();
+        host.state().image.insert("/etc/motd".into(), "the image's\n".into());
+        host
+    };
+    at_every_point(image, &[Step::Files(some())]);
+    at_every_point(image, &[Step::Files(some()), Step::Files(Vec::new())]);
+}
+
+#[test]
 fn it_does_what_its_effects_say() {
     does_what_it_says(&machine(), &Step::Files(some()));
 }

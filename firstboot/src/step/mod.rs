@@ -8,6 +8,7 @@ mod ca;
 mod effect;
 mod files;
 pub mod images;
+mod layer;
 pub mod network;
 mod proxy;
 #[cfg(test)]
@@ -152,15 +153,17 @@ impl Step {
         }
     }
 
-    /// The hash of what it depends on.
-    pub fn inputs(&self) -> Inputs {
+    /// The hash of what it depends on. `image` is the image's identity: what looks at the image's own accounts, files and
+    /// certificates is done once more on another one.
+    pub fn inputs(&self, image: &str) -> Inputs {
         // The form of the values themselves; a new version of the form means the step is done once more.
         let mut form = format!("{self:?}");
         if let Step::Proxy(Some(proxy), networks) = self {
             // The form leaves passwords out, and a changed one is a change; only its hash is kept.
             form.push_str(&format!("{:?}", proxy.environment(networks)));
         }
-        Inputs::of([self.name().as_bytes(), form.as_bytes()])
+        let image = if matches!(self, Step::Users(_) | Step::Ca(_) | Step::Files(_)) { image } else { "" };
+        Inputs::of([self.name().as_bytes(), form.as_bytes(), image.as_bytes()])
     }
 
     /// The status code when it fails.

@@ -38,9 +38,12 @@ pub fn apply(host: &dyn Host, users: &[User]) -> Result<(), StepError> {
     };
     let before = Accounts::read(host)?;
     let mut accounts = before.clone();
+    // A password that somebody has set on the node stays with its user.
+    let passwords: Vec<String> =
+        made.users.keys().filter_map(|name| accounts.password_line(name)).map(str::to_owned).collect();
     made.users.keys().for_each(|name| accounts.remove_user(name));
     made.groups.keys().for_each(|name| accounts.remove_group(name));
-    let now = put_in(&mut accounts, users, &made, host)?;
+    let now = put_in(&mut accounts, &passwords, users, &made, host)?;
 
     let mut both = made.clone();
     both.users.extend(now.users.clone());
@@ -96,7 +99,13 @@ fn keep(host: &dyn Host, made: &Made, before: &Made) -> Result<(), StepError> {
 }
 
 /// Puts the users and their groups in, with the numbers that they had before.
-fn put_in(accounts: &mut Accounts, users: &[User], made: &Made, host: &dyn Host) -> Result<Made, StepError> {
+fn put_in(
+    accounts: &mut Accounts,
+    passwords: &[String],
+    users: &[User],
+    made: &Made,
+    host: &dyn Host,
+) -> Result<Made, StepError> {
     let mut now = Made::default();
     let mut taken: BTreeSet<u32> = users.iter().filter_map(|user| user.uid).collect();
     taken.extend(made.users.values().chain(made.groups.values()));
@@ -106,14 +115,29 @@ fn put_in(accounts: &mut Accounts, users: &[User], made: &Made, host: &dyn Host)
         if accounts.user(name).is_some() || accounts.gid(name).is_some() {
             return unfit("the image has a user or a group of this name; choose another".into());
         }
-        let remembered = made.users.get(name).copied().filter(|uid| accounts.name_of(*uid).is_none());
+        let remembered = made.users.get(name).copied();
         let uid = user.uid.or(remembered).unwrap_or_else(|| accounts.free_number(&taken));
         if let Some(other) = accounts.name_of(uid) {
-            return unfit(format!("the number {uid} is that of {other}; leave uid out, or choose another"));
+            // Its files have the number, so the other would get them.
+            let help = if user.uid.is_some() {
+                "leave uid out, or choose another"
+            } else {
+                "that was this user's before; choose a uid, and give its files to that"
+            };
+            return unfit(format!("the number {uid} is that of {other}; {help}"));
         }
         taken.insert(uid);
-        let gid = made.groups.get(name).copied().unwrap_or(uid);
-        let gid = if accounts.has_gid(gid) { accounts.free_number(&taken) } else { gid };
+        let gid = match made.groups.get(name).copied() {
+            Some(gid) if accounts.has_gid(gid) => {
+                return unfit(format!(
+                    "the number {gid} of its group is that of another group of this image; take the user out of the \
+                     configuration for one start, and it gets a new one"
+                ));
+            }
+            Some(gid) => gid,
+            None if accounts.has_gid(uid) => accounts.free_number(&taken),
+            None => uid,
+        };
         taken.insert(gid);
         accounts.add_group(name, gid);
         let shell = match &user.shell {
@@ -125,6 +149,9 @@ fn put_in(accounts: &mut Accounts, users: &[User], made: &Made, host: &dyn Host)
             None => "/bin/sh".to_owned(),
         };
         accounts.add_user(name, Ids { uid, gid }, &user.comment, &user.home(), &shell);
+        if let Some(line) = passwords.iter().find(|line| line.starts_with(&format!("{name}:"))) {
+            accounts.keep_password(name, line);
+        }
         now.users.insert(name.to_owned(), uid);
         now.groups.insert(name.to_owned(), gid);
     }

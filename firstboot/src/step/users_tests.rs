@@ -77,6 +77,36 @@ fn another_configuration_takes_out_what_the_first_put_in() {
 }
 
 #[test]
+fn another_image_costs_a_user_neither_its_number_nor_its_password() {
+    let host = machine();
+    apply(&host, &two()).unwrap();
+    let by_hand = host.text("/etc/shadow").replace("ops:*:", "ops:$y$j9T$hash:");
+    host.put("/etc/shadow", &by_hand);
+    // A newer image has an account more; stage1 has put the node's own onto its files.
+    let passwd = host.text("/etc/passwd").replace("daemon:", "prom:x:997:997::/:/usr/sbin/nologin\ndaemon:");
+    host.put("/etc/passwd", &passwd);
+    apply(&host, &two()).unwrap();
+    let names = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(names(&host.text("/etc/passwd")), names(&passwd));
+    assert_eq!(names(&host.text("/etc/shadow")), names(&by_hand));
+    // An image whose own account has a number that was the user's.
+    for (file, line, expected) in [
+        ("/etc/passwd", "agent:x:1001:7::/:/bin/sh", "the number 1001 is that of agent; that was this user's before"),
+        ("/etc/group", "agent:x:1001:", "the number 1001 of its group is that of another group"),
+    ] {
+        let host = machine();
+        apply(&host, &two()).unwrap();
+        let kept: String =
+            host.text(file).lines().filter(|line| !line.starts_with("ops:")).map(|line| format!("{line}\n")).collect();
+        host.put(file, &format!("{kept}{line}\n"));
+        let before = host.disk();
+        let error = apply(&host, &two()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(host.disk(), before, "nothing is written, and the former image's start puts it back");
+    }
+}
+
+#[test]
 fn what_does_not_fit_the_image_is_said_and_nothing_is_changed() {
     let host = machine();
     let before = host.disk();

@@ -348,7 +348,7 @@ fn shown(found: &Found) -> String {
             seen += &format!("{loaded:?} {}", serde_json::to_string(&loaded.origins).unwrap());
             let plan = Plan::new(&loaded.config, &Machine::default(), Vec::new());
             seen += &format!("{plan:?} {}", plan.describe().join("\n"));
-            plan.steps.iter().for_each(|step| seen += &format!("{} {:?}", step.describe(), step.inputs()));
+            plan.steps.iter().for_each(|step| seen += &format!("{} {:?}", step.describe(), step.inputs("image")));
         }
         Err(wrong) => seen += &error(&wrong),
     }
