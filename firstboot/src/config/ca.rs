@@ -98,7 +98,7 @@ fn is_sequence_of_whole_length(der: &[u8]) -> bool {
 
 /// Reads `[ca]`.
 pub fn read(node: &Node, findings: &mut Findings) -> Ca {
-    let Some(fields) = Fields::new(node, "ca", &["certificates", "only"], findings) else { return Ca::default() };
+    let Some(fields) = Fields::new(node, "ca", findings) else { return Ca::default() };
     let mut certificates: Vec<Certificate> = Vec::new();
     for (index, item) in fields.list("certificates", findings).iter().enumerate() {
         let path = format!("ca.certificates[{index}]");

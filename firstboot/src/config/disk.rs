@@ -9,26 +9,6 @@ use super::problem::Findings;
 use super::quantity::{Bytes, Share, SizeRange};
 use super::tree::{Node, Value};
 
-/// The keys of a `[[disk]]`.
-pub const DISK_KEYS: &[&str] = &[
-    "name",
-    "match",
-    "count",
-    "filesystem",
-    "label",
-    "mkfs",
-    "mount",
-    "options",
-    "encrypt",
-    "wipe",
-    "adopt",
-    "required_by",
-];
-/// The keys of a disk's `match`.
-pub const DISK_MATCH_KEYS: &[&str] = &["serial", "wwn", "path", "size", "model"];
-/// The keys of `[swap]`.
-pub const SWAP_KEYS: &[&str] = &["size", "match", "wipe"];
-
 /// More disks than this are not in one machine.
 const MOST_DISKS: i64 = 512;
 
@@ -202,7 +182,7 @@ pub fn read_disks(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Disk> {
 }
 
 fn read_disk(node: &Node, path: &str, findings: &mut Findings) -> Option<Disk> {
-    let fields = Fields::new(node, path, DISK_KEYS, findings)?;
+    let fields = Fields::new(node, path, findings)?;
     let before = findings.errors.len();
     let matches = read_match(&fields, findings);
     let name: Option<DiskName> = fields.parsed("name", findings);
@@ -361,7 +341,7 @@ fn read_match(outer: &Fields<'_>, findings: &mut Findings) -> Option<DiskMatch> 
         outer.missing("match", help, findings);
         return None;
     };
-    let fields = Fields::new(&entry.node, &outer.path_of("match"), DISK_MATCH_KEYS, findings)?;
+    let fields = Fields::new(&entry.node, &outer.path_of("match"), findings)?;
     let before = findings.errors.len();
     let matches = DiskMatch {
         serials: one_or_more(&fields, "serial", findings),
@@ -400,7 +380,7 @@ fn read_match(outer: &Fields<'_>, findings: &mut Findings) -> Option<DiskMatch> 
 
 /// Reads `[swap]`.
 pub fn read_swap(node: &Node, findings: &mut Findings) -> Option<Swap> {
-    let fields = Fields::new(node, "swap", SWAP_KEYS, findings)?;
+    let fields = Fields::new(node, "swap", findings)?;
     let size = fields.parsed("size", findings).map(Swap::File);
     let wipe: Vec<Serial> = fields.parsed_list("wipe", findings);
     if fields.entry("size").is_some() == fields.entry("match").is_some() {

@@ -204,7 +204,7 @@ fn machine_part(mut part: Node, path: &str, findings: &mut Findings) -> Option<(
         return None;
     };
     let match_path = format!("{path}.match");
-    let fields = Fields::new(&entry.node, &match_path, &["mac", "serial", "uuid"], findings)?;
+    let fields = Fields::new(&entry.node, &match_path, findings)?;
     let mut text = |key| fields.text(key, findings).map(str::to_owned).filter(|text| !text.trim().is_empty());
     let (serial, uuid) = (text("serial"), text("uuid"));
     let matches = MachineMatch { mac: fields.parsed("mac", findings), serial, uuid };

@@ -1,10 +1,13 @@
 //! Reads the keys of one table of the merged tree into types, and says everything that is wrong on the way.
+//!
+//! Which keys a table may have the schema alone says ([`schema::names_in`]).
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::problem::{Findings, nearest};
+use super::schema;
 use super::tree::{Entry, Node, Origin, Table, Value};
 
 /// One table that is being read.
@@ -16,18 +19,34 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Begins to read a table at `path` (empty for the document itself) that may only have the `known` keys.
-    /// `None` where it is no table.
-    pub fn new(node: &'a Node, path: &str, known: &[&str], findings: &mut Findings) -> Option<Self> {
+    /// Begins to read a table at `path` (empty for the document itself) that may only have the keys that the schema
+    /// describes there. `None` where it is no table.
+    pub fn new(node: &'a Node, path: &str, findings: &mut Findings) -> Option<Self> {
+        Self::with(node, path, &schema::names_in(path, None), findings)
+    }
+
+    /// The same for a table whose keys depend on the driver, where that is known.
+    pub fn of_driver(node: &'a Node, path: &str, driver: Option<&str>, findings: &mut Findings) -> Option<Self> {
+        Self::with(node, path, &schema::names_in(path, driver), findings)
+    }
+
+    /// The same for a table that is written like the one that is described at `like`.
+    pub fn like(node: &'a Node, path: &str, like: &str, findings: &mut Findings) -> Option<Self> {
+        Self::with(node, path, &schema::names_in(like, None), findings)
+    }
+
+    /// The same for a table whose names are not Ingot's: any is known. Gives them too.
+    pub fn free(node: &'a Node, path: &str, findings: &mut Findings) -> Option<(Self, Vec<&'a str>)> {
+        let names: Vec<&str> = node.as_table().map(|table| table.keys().map(String::as_str).collect())?;
+        Some((Self::with(node, path, &names, findings)?, names))
+    }
+
+    fn with(node: &'a Node, path: &str, known: &[&str], findings: &mut Findings) -> Option<Self> {
         let Value::Table(table) = &node.value else {
             findings.error(&node.origin, path, format!("is {}, not a table", node.value.kind()), "");
             return None;
         };
         let fields = Self { table, origin: &node.origin, path: path.to_owned() };
-        #[cfg(test)]
-        for key in known {
-            record::known(&fields.path_of(key));
-        }
         for (key, entry) in table {
             if !known.contains(&key.as_str()) {
                 let help = match nearest(key, known.iter().copied()) {
@@ -157,7 +176,7 @@ fn parse<T: FromStr<Err: Display>>(node: &Node, path: &str, findings: &mut Findi
     }
 }
 
-/// Which keys the reading code knows and asks for: a test compares both with the descriptions.
+/// Which keys the reading code asks for: a test compares them with the descriptions.
 #[cfg(test)]
 pub mod record {
     use std::cell::RefCell;
@@ -166,20 +185,15 @@ pub mod record {
     use crate::config::schema::generic;
 
     thread_local! {
-        static KNOWN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
         static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
-    }
-
-    pub fn known(path: &str) {
-        KNOWN.with_borrow_mut(|known| known.insert(generic(path)));
     }
 
     pub fn asked(path: &str) {
         ASKED.with_borrow_mut(|asked| asked.insert(generic(path)));
     }
 
-    /// The paths that this thread's reading knew, and those that it asked for.
-    pub fn take() -> (BTreeSet<String>, BTreeSet<String>) {
-        (KNOWN.take(), ASKED.take())
+    /// The paths that this thread's reading asked for.
+    pub fn take() -> BTreeSet<String> {
+        ASKED.take()
     }
 }

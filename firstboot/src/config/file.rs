@@ -21,8 +21,6 @@ use super::user::AccountName;
 /// The most bytes that a file may have.
 pub const MAXIMUM_FILE_BYTES: usize = 1024 * 1024;
 
-const KEYS: &[&str] = &["path", "content", "content_base64", "mode", "owner", "append"];
-
 /// A file that the configuration brings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeFile {
@@ -212,7 +210,7 @@ pub fn read(nodes: &[Node], findings: &mut Findings) -> Vec<NodeFile> {
 }
 
 fn read_one(node: &Node, path: &str, findings: &mut Findings) -> Option<NodeFile> {
-    let fields = Fields::new(node, path, KEYS, findings)?;
+    let fields = Fields::new(node, path, findings)?;
     let errors = findings.errors.len();
     let place: Option<NodePath> = fields.parsed("path", findings);
     if let Some(why) = place.as_ref().and_then(closed) {

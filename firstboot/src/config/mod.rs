@@ -49,7 +49,7 @@ mod values;
 
 pub use baked::check_within;
 pub use ca::{Ca, Certificate};
-pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
+pub use disk::{Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
 pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
 pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, seal_of};
 pub use explain::{Explained, Overridden};
@@ -61,11 +61,11 @@ pub use join::{
     judge_bootstrap_token, judge_k3s_token,
 };
 pub use network::Network;
-pub use node::{DOCUMENT_KEYS, NodeConfig};
+pub use node::NodeConfig;
 pub use opening::{Opener, seal_document};
 pub use parse::MAXIMUM_DOCUMENT_BYTES;
 pub use problem::{ConfigError, Problem};
-pub use proxy::{NoProxy, PROXY_KEYS, Proxy, ProxyUrl};
+pub use proxy::{NoProxy, Proxy, ProxyUrl};
 pub use quantity::{Bytes, Share, SizeRange};
 pub use reporting::{ReportTo, TimeFrom, Url};
 pub use run::{Command, Run};

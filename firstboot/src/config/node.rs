@@ -19,31 +19,6 @@ use super::tuning::{Tuning, read_tuning};
 use super::user::User;
 use super::values::{HostAddress, Hostname, SshKey, Timezone};
 
-/// The keys of a document.
-pub const DOCUMENT_KEYS: &[&str] = &[
-    "version",
-    "hostname",
-    "timezone",
-    "ntp",
-    "strict",
-    "ssh",
-    "user",
-    "file",
-    "ca",
-    "run",
-    "network",
-    "proxy",
-    "disk",
-    "swap",
-    "tuning",
-    "join",
-    "seal",
-    "report",
-    "time",
-    "write_back",
-    "machine",
-];
-
 /// What one node is to be: complete and valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeConfig {
@@ -100,7 +75,7 @@ pub enum Extent {
 
 /// Reads a tree. Everything wrong is added to `findings`; `None` where that leaves nothing to give.
 pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<NodeConfig> {
-    let fields = Fields::new(tree, "", DOCUMENT_KEYS, findings)?;
+    let fields = Fields::new(tree, "", findings)?;
     if let Some(entry) = fields.entry("version")
         && !matches!(entry.node.value, Value::Integer(1))
     {

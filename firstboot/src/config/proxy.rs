@@ -15,9 +15,6 @@ use super::secret::REDACTED;
 use super::tree::Node;
 use super::values::HostAddress;
 
-/// The keys of `[proxy]`.
-pub const PROXY_KEYS: &[&str] = &["http", "https", "no_proxy"];
-
 /// The proxies of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Proxy {
@@ -180,7 +177,7 @@ impl Proxy {
 
 /// Reads `[proxy]`; `None` where it names none. What is wrong is added to `findings`.
 pub fn read_proxy(node: &Node, findings: &mut Findings) -> Option<Proxy> {
-    let fields = Fields::new(node, "proxy", PROXY_KEYS, findings)?;
+    let fields = Fields::new(node, "proxy", findings)?;
     let mut url = |key| {
         let text = fields.text(key, findings)?;
         // The text may hold a password, so the error does not repeat it.

@@ -136,7 +136,7 @@ pub struct TimeFrom {
 
 /// `[report]`.
 pub fn read_report(node: &Node, findings: &mut Findings) -> Option<ReportTo> {
-    let fields = Fields::new(node, "report", &["url", "headers", "ca"], findings)?;
+    let fields = Fields::new(node, "report", findings)?;
     let errors_before = findings.errors.len();
     let url = read_url(&fields, "url", findings);
     if fields.entry("url").is_none() {
@@ -182,7 +182,7 @@ pub fn read_report(node: &Node, findings: &mut Findings) -> Option<ReportTo> {
 
 /// `[time]`.
 pub fn read_time(node: &Node, findings: &mut Findings) -> Option<TimeFrom> {
-    let fields = Fields::new(node, "time", &["https", "ca"], findings)?;
+    let fields = Fields::new(node, "time", findings)?;
     let mut https = Vec::new();
     for item in fields.list("https", findings) {
         match &item.value {

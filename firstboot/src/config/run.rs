@@ -13,8 +13,6 @@ use super::node::Extent;
 use super::problem::Findings;
 use super::tree::{Node, Value};
 
-const KEYS: &[&str] = &["boot", "first", "repeat", "allow_commands"];
-
 /// The most commands of a list, and the most bytes of one.
 const MAXIMUM_COMMANDS: usize = 100;
 const MAXIMUM_COMMAND_BYTES: usize = 64 * 1024;
@@ -64,7 +62,7 @@ pub fn only_roles_allow_commands(document: &Node, findings: &mut Findings) {
 
 /// Reads `[run]`.
 pub fn read(node: &Node, extent: Extent, findings: &mut Findings) -> Run {
-    let Some(fields) = Fields::new(node, "run", KEYS, findings) else { return Run::default() };
+    let Some(fields) = Fields::new(node, "run", findings) else { return Run::default() };
     let allowed = fields.boolean("allow_commands", findings).unwrap_or(false);
     let run = Run {
         boot: commands(&fields, "boot", findings),

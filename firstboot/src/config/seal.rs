@@ -10,8 +10,6 @@ use super::fields::Fields;
 use super::problem::Findings;
 use super::tree::Node;
 
-const KEYS: &[&str] = &["site_keys", "require_signed", "block_usb"];
-
 /// What `[seal]` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Seal {
@@ -53,7 +51,7 @@ impl FromStr for SiteKey {
 
 /// Reads `[seal]`. What is wrong is added to `findings`.
 pub fn read_seal(node: &Node, findings: &mut Findings) -> Seal {
-    let Some(fields) = Fields::new(node, "seal", KEYS, findings) else { return Seal::default() };
+    let Some(fields) = Fields::new(node, "seal", findings) else { return Seal::default() };
     Seal {
         site_keys: fields.parsed_list("site_keys", findings),
         require_signed: fields.boolean("require_signed", findings).unwrap_or(false),

@@ -10,19 +10,6 @@ use super::secret::Secret;
 use super::tree::Node;
 use super::values::SshKey;
 
-const KEYS: &[&str] = &["authorized_keys", "root_login", "host_keys"];
-const HOST_KEYS: &[&str] = &[
-    "ed25519_private",
-    "ed25519_public",
-    "ed25519_certificate",
-    "ecdsa_private",
-    "ecdsa_public",
-    "ecdsa_certificate",
-    "rsa_private",
-    "rsa_public",
-    "rsa_certificate",
-];
-
 /// How the node is reached by SSH, but for root's keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ssh {
@@ -88,7 +75,7 @@ pub struct HostKey {
 
 /// Reads `[ssh]`: root's keys, and the rest.
 pub fn read(node: &Node, findings: &mut Findings) -> (Vec<SshKey>, Ssh) {
-    let Some(fields) = Fields::new(node, "ssh", KEYS, findings) else { return (Vec::new(), Ssh::default()) };
+    let Some(fields) = Fields::new(node, "ssh", findings) else { return (Vec::new(), Ssh::default()) };
     let keys = fields.parsed_list("authorized_keys", findings);
     let root_login = fields.boolean("root_login", findings).unwrap_or(true);
     let host_keys = fields.entry("host_keys").map(|entry| host_keys(&entry.node, findings)).unwrap_or_default();
@@ -97,7 +84,7 @@ pub fn read(node: &Node, findings: &mut Findings) -> (Vec<SshKey>, Ssh) {
 
 fn host_keys(node: &Node, findings: &mut Findings) -> BTreeMap<HostKeyType, HostKey> {
     let mut keys = BTreeMap::new();
-    let Some(fields) = Fields::new(node, "ssh.host_keys", HOST_KEYS, findings) else { return keys };
+    let Some(fields) = Fields::new(node, "ssh.host_keys", findings) else { return keys };
     for kind in HostKeyType::ALL {
         let key = |what: &str| format!("{}_{what}", kind.name());
         let private = fields.text(&key("private"), findings);

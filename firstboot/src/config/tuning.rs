@@ -12,9 +12,6 @@ use super::quantity::Share;
 use super::tree::{Node, Value};
 use super::values::{InterfaceName, Mac};
 
-/// The keys of `[tuning]`.
-pub const TUNING_KEYS: &[&str] =
-    &["sysctl", "governor", "hugepages", "transparent_hugepages", "limits", "disk", "interface"];
 /// The keys of a `[[tuning.disk]]` besides `match`, in the order in which they are set: what may be set at all depends
 /// on the scheduler.
 pub const QUEUE_KEYS: &[&str] =
@@ -182,7 +179,7 @@ pub enum Channels {
 
 /// Reads `[tuning]`.
 pub fn read_tuning(node: &Node, findings: &mut Findings) -> Option<Tuning> {
-    let fields = Fields::new(node, "tuning", TUNING_KEYS, findings)?;
+    let fields = Fields::new(node, "tuning", findings)?;
     let mut tuning = Tuning::default();
     if let Some(entry) = fields.entry("sysctl") {
         read_sysctl(&entry.node, "", &mut tuning.sysctl, findings);
@@ -323,9 +320,8 @@ fn one_of(fields: &Fields<'_>, key: &str, known: &[&str], findings: &mut Finding
 }
 
 fn read_hugepages(node: &Node, findings: &mut Findings) -> BTreeMap<u64, PageCount> {
-    let names: Vec<&str> = PAGE_SIZES.iter().map(|(name, _)| *name).collect();
     let mut pages = BTreeMap::new();
-    let Some(fields) = Fields::new(node, "tuning.hugepages", &names, findings) else { return pages };
+    let Some(fields) = Fields::new(node, "tuning.hugepages", findings) else { return pages };
     let mut hundredths = 0;
     for (name, bytes) in PAGE_SIZES {
         let Some(entry) = fields.entry(name) else { continue };
@@ -346,7 +342,7 @@ fn read_hugepages(node: &Node, findings: &mut Findings) -> BTreeMap<u64, PageCou
 
 fn read_limits(node: &Node, findings: &mut Findings) -> BTreeMap<String, (Option<u64>, Option<u64>)> {
     let mut limits = BTreeMap::new();
-    let Some(fields) = Fields::new(node, "tuning.limits", LIMITS, findings) else { return limits };
+    let Some(fields) = Fields::new(node, "tuning.limits", findings) else { return limits };
     for name in LIMITS {
         let Some(entry) = fields.entry(name) else { continue };
         let text = match &entry.node.value {
@@ -381,13 +377,12 @@ fn read_limits(node: &Node, findings: &mut Findings) -> BTreeMap<String, (Option
 }
 
 fn read_queue(node: &Node, path: &str, findings: &mut Findings) -> Option<DiskTuning> {
-    let known: Vec<&str> = std::iter::once("match").chain(QUEUE_KEYS.iter().copied()).collect();
-    let fields = Fields::new(node, path, &known, findings)?;
+    let fields = Fields::new(node, path, findings)?;
     let Some(entry) = fields.entry("match") else {
         fields.missing("match", "say which disks: match = { rotational = true } or { name = \"nvme*\" }", findings);
         return None;
     };
-    let inner = Fields::new(&entry.node, &fields.path_of("match"), &["name", "model", "rotational"], findings)?;
+    let inner = Fields::new(&entry.node, &fields.path_of("match"), findings)?;
     let matches = QueueMatch {
         name: inner.parsed("name", findings),
         model: inner.parsed("model", findings),
@@ -411,13 +406,12 @@ fn read_queue(node: &Node, path: &str, findings: &mut Findings) -> Option<DiskTu
 }
 
 fn read_interface(node: &Node, path: &str, findings: &mut Findings) -> Option<InterfaceTuning> {
-    let known: Vec<&str> = std::iter::once("match").chain(INTERFACE_KEYS.iter().copied()).collect();
-    let fields = Fields::new(node, path, &known, findings)?;
+    let fields = Fields::new(node, path, findings)?;
     let Some(entry) = fields.entry("match") else {
         fields.missing("match", "say which: match = { driver = \"mlx5_core\" }, { name } or { mac }", findings);
         return None;
     };
-    let inner = Fields::new(&entry.node, &fields.path_of("match"), &["name", "mac", "driver"], findings)?;
+    let inner = Fields::new(&entry.node, &fields.path_of("match"), findings)?;
     let matches = [
         inner.parsed("name", findings).map(LinkMatch::Name),
         inner.parsed("mac", findings).map(LinkMatch::Mac),

@@ -13,8 +13,6 @@ use super::problem::Findings;
 use super::tree::{Node, Value};
 use super::values::SshKey;
 
-const KEYS: &[&str] = &["name", "comment", "uid", "groups", "sudo", "shell", "home", "authorized_keys"];
-
 /// Numbers of people's accounts, as Debian's policy gives them.
 const UIDS: std::ops::RangeInclusive<i64> = 1000..=59999;
 
@@ -130,7 +128,7 @@ pub fn read(nodes: &[Node], findings: &mut Findings) -> Vec<User> {
 }
 
 fn read_one(node: &Node, path: &str, findings: &mut Findings) -> Option<User> {
-    let fields = Fields::new(node, path, KEYS, findings)?;
+    let fields = Fields::new(node, path, findings)?;
     let errors = findings.errors.len();
     let name: Option<AccountName> = fields.parsed("name", findings);
     match name.as_ref().map(AccountName::as_str) {

@@ -11,22 +11,6 @@ use crate::config::node::Extent;
 use crate::config::problem::Findings;
 use crate::config::secret::Secret;
 
-pub const KEYS: &[&str] = &[
-    "modes",
-    "controller",
-    "token",
-    "license",
-    "db",
-    "db_user",
-    "db_password",
-    "db_migrate",
-    "nfs_permitted",
-    "registry",
-    "advertise",
-    "region",
-    "allow_unpinned",
-];
-
 /// The run modes of an aiWARE node.
 const MODES: &[&str] = &[
     "api",

@@ -11,8 +11,6 @@ use crate::config::node::Extent;
 use crate::config::problem::Findings;
 use crate::config::secret::Secret;
 
-pub const KEYS: &[&str] = &["role", "etcd", "db", "advertise", "group", "scratch", "founds"];
-
 /// What a node is in a Backend.AI cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackendAi {
@@ -73,7 +71,7 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
     let roles = [("manager", BackendAiRole::Manager), ("agent", BackendAiRole::Agent)];
     let role = choice(fields, "role", &roles, extent, findings);
     let etcd = fields.entry("etcd").and_then(|entry| {
-        let etcd = Fields::new(&entry.node, "join.etcd", &["address", "namespace", "user", "password"], findings)?;
+        let etcd = Fields::new(&entry.node, "join.etcd", findings)?;
         let (user, password) = (plain_text(&etcd, "user", findings), credential(&etcd, "password", findings));
         if etcd.entry("user").is_some() != etcd.entry("password").is_some() {
             etcd.error("user", "user and password belong together", "", findings);
@@ -86,7 +84,7 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
         Some(Etcd { address: address?, namespace, user, password })
     });
     let db = fields.entry("db").and_then(|entry| {
-        let db = Fields::new(&entry.node, "join.db", &["address", "name", "user", "password"], findings)?;
+        let db = Fields::new(&entry.node, "join.db", findings)?;
         let (name, user) = (plain_text(&db, "name", findings), plain_text(&db, "user", findings));
         let password = credential(&db, "password", findings);
         let address = db.parsed("address", findings);

@@ -9,8 +9,6 @@ use crate::config::problem::Findings;
 use crate::config::secret::Secret;
 use crate::config::values::{Advertise, HostAddress, is_swarm_token};
 
-pub const KEYS: &[&str] = &["role", "advertise", "managers", "secret", "manager_secret", "token", "rendezvous_port"];
-
 /// What a node is in a Docker Swarm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DockerSwarm {

@@ -12,8 +12,6 @@ use crate::config::problem::Findings;
 use crate::config::secret::Secret;
 use crate::config::tree::{Node, Value};
 
-pub const KEYS: &[&str] = &["program", "arguments", "units", "timeout", "file", "secrets"];
-
 /// Where the program finds its secrets.
 pub const EXEC_SECRETS: &str = "/run/ingot/join-secrets";
 
@@ -61,9 +59,8 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
     let mut secrets = Vec::new();
     if let Some(entry) = fields.entry("secrets") {
         match &entry.node.value {
-            Value::Table(table) => {
-                let names: Vec<&str> = table.keys().map(String::as_str).collect();
-                if let Some(inner) = Fields::new(&entry.node, "join.secrets", &names, findings) {
+            Value::Table(_) => {
+                if let Some((inner, names)) = Fields::free(&entry.node, "join.secrets", findings) {
                     for name in names {
                         if name.parse::<ProgramName>().is_err() {
                             inner.error(name, "is not a name for a file", "letters, digits, - and _", findings);
@@ -92,7 +89,7 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
 }
 
 fn file(node: &Node, path: &str, findings: &mut Findings) -> Option<ExecFile> {
-    let fields = Fields::new(node, path, &["path", "content", "mode"], findings)?;
+    let fields = Fields::new(node, path, findings)?;
     for key in ["path", "content"].into_iter().filter(|key| fields.entry(key).is_none()) {
         fields.missing(key, "a file has a path and a content", findings);
     }

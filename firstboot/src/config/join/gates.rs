@@ -44,7 +44,7 @@ pub fn read(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Gate> {
     let list = fields.list("after", findings);
     let read = |(index, node)| {
         let path = format!("{}[{index}]", fields.path_of("after"));
-        let gate = Fields::new(node, &path, &["tcp", "http", "ca", "mount", "unit", "time_synced"], findings)?;
+        let gate = Fields::new(node, &path, findings)?;
         let kinds = ["tcp", "http", "mount", "unit", "time_synced"];
         if kinds.iter().filter(|kind| gate.entry(kind).is_some()).count() != 1 {
             let help = "{ tcp = \"host:port\" }, { http = \"https://...\" }, { mount = \"/path\" }, \

@@ -13,8 +13,6 @@ use crate::config::problem::Findings;
 use crate::config::tree::{Node, Value};
 use crate::config::values::HostAddress;
 
-pub const KEYS: &[&str] = &["role", "servers", "volume", "mount"];
-
 /// What a node is in a trusted pool of `GlusterFS`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gluster {
@@ -84,7 +82,7 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
 }
 
 fn volume(node: &Node, path: &str, servers: &BTreeSet<String>, findings: &mut Findings) -> Option<Volume> {
-    let fields = Fields::new(node, path, &["name", "replica", "arbiter", "bricks", "options"], findings)?;
+    let fields = Fields::new(node, path, findings)?;
     for key in ["name", "bricks"].into_iter().filter(|key| fields.entry(key).is_none()) {
         fields.missing(key, "a volume has a name, and bricks as server:/directory", findings);
     }

@@ -12,24 +12,6 @@ use crate::config::problem::Findings;
 use crate::config::secret::Secret;
 use crate::config::values::{HostAddress, InterfaceName};
 
-pub const KEYS: &[&str] = &[
-    "role",
-    "servers",
-    "token",
-    "secret",
-    "manager_secret",
-    "rendezvous_port",
-    "allow_unpinned",
-    "cluster_init",
-    "advertise",
-    "interface",
-    "labels",
-    "taints",
-    "disable",
-    "pod_subnet",
-    "service_subnet",
-];
-
 /// What a node is in a k3s cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct K3s {

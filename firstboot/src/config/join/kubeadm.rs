@@ -11,25 +11,6 @@ use crate::config::node::Extent;
 use crate::config::problem::Findings;
 use crate::config::secret::Secret;
 
-pub const KEYS: &[&str] = &[
-    "role",
-    "endpoint",
-    "token",
-    "ca_cert_hashes",
-    "discovery",
-    "certificate_key",
-    "secret",
-    "manager_secret",
-    "managers",
-    "rendezvous_port",
-    "allow_unpinned",
-    "advertise",
-    "labels",
-    "pod_subnet",
-    "service_subnet",
-    "cri_socket",
-];
-
 /// What a node is in a Kubernetes cluster that kubeadm makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Kubeadm {

@@ -46,9 +46,6 @@ pub const DRIVERS: &[&str] = &["docker-swarm", "k3s", "kubeadm", "aiware", "back
 /// The TCP port of the rendezvous, unless `join.rendezvous_port` says otherwise.
 pub const RENDEZVOUS_PORT: u16 = 7390;
 
-/// The keys of every driver.
-const COMMON_KEYS: &[&str] = &["driver", "after", "splay"];
-
 /// How the node joins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Join {
@@ -84,20 +81,6 @@ pub enum System {
     Exec(Exec),
 }
 
-fn keys_of(driver: &str) -> &'static [&'static str] {
-    match driver {
-        "docker-swarm" => docker_swarm::KEYS,
-        "k3s" => k3s::KEYS,
-        "kubeadm" => kubeadm::KEYS,
-        "aiware" => aiware::KEYS,
-        "backendai" => backendai::KEYS,
-        "gluster" => gluster::KEYS,
-        "nfs" => nfs::KEYS,
-        "exec" => exec::KEYS,
-        _ => &[],
-    }
-}
-
 /// Reads `[join]`.
 pub(super) fn read(node: &Node, extent: Extent, findings: &mut Findings) -> Option<Join> {
     // A part may leave the driver to another document: then it may have any driver's keys.
@@ -110,14 +93,7 @@ pub(super) fn read(node: &Node, extent: Extent, findings: &mut Findings) -> Opti
         _ => None,
     });
     let known_driver = driver.filter(|driver| DRIVERS.contains(driver));
-    let mut known = COMMON_KEYS.to_vec();
-    match known_driver {
-        Some(driver) => known.extend(keys_of(driver)),
-        None => DRIVERS.iter().for_each(|driver| known.extend(keys_of(driver))),
-    }
-    known.sort_unstable();
-    known.dedup();
-    let fields = Fields::new(node, "join", &known, findings)?;
+    let fields = Fields::of_driver(node, "join", known_driver, findings)?;
     let after = gates::read(&fields, findings);
     let splay = fields.integer("splay", 0..=3600, findings);
     let Some(driver) = known_driver else {

@@ -11,8 +11,6 @@ use crate::config::problem::Findings;
 use crate::config::tree::Node;
 use crate::config::values::HostAddress;
 
-pub const KEYS: &[&str] = &["mount"];
-
 /// What a client mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Nfs {
@@ -59,7 +57,7 @@ const OWN: &[&str] =
     &["/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/proc", "/root", "/run", "/sbin", "/sys", "/usr"];
 
 fn mount(node: &Node, path: &str, kind: &str, findings: &mut Findings) -> Option<Mount> {
-    let fields = Fields::new(node, path, &[kind, "target", "options"], findings)?;
+    let fields = Fields::of_driver(node, path, Some(if kind == "volume" { "gluster" } else { "nfs" }), findings)?;
     for key in [kind, "target"].into_iter().filter(|key| fields.entry(key).is_none()) {
         fields.missing(key, "a mount has what is mounted, and where", findings);
     }

@@ -21,24 +21,7 @@ pub use values::{Destination, Driver, LinkName, Prefix, SearchDomain, is_contain
 
 use super::values::{Cidr, InterfaceName, Mac};
 
-/// The keys that every `[[network]]` takes.
-pub const NETWORK_KEYS: &[&str] = &[
-    "type",
-    "name",
-    "dhcp",
-    "dhcp_options",
-    "addresses",
-    "gateway",
-    "dns",
-    "search",
-    "mtu",
-    "mac",
-    "routes",
-    "rules",
-    "accept_ra",
-    "optional",
-];
-/// The key that only an interface of the machine takes.
+/// The key that only an interface of the machine takes; like the next ones, a part of what the schema describes.
 pub const ETHERNET_KEYS: &[&str] = &["match"];
 /// The keys that only a bond takes, but for `members`, which a bridge takes too.
 pub const BOND_KEYS: &[&str] = &[

@@ -7,7 +7,7 @@ use super::check::{Entry, check};
 use super::values::{LinkName, is_container_interface};
 use super::{
     BOND_KEYS, BRIDGE_KEYS, Bond, Bridge, ClientId, Dhcp, DhcpOptions, ETHERNET_KEYS, Ethernet, Interface,
-    InterfaceMatch, LinkRef, NETWORK_KEYS, Network, Route, Rule, VLAN_KEYS, Vlan,
+    InterfaceMatch, LinkRef, Network, Route, Rule, VLAN_KEYS, Vlan,
 };
 use crate::config::fields::Fields;
 use crate::config::problem::{Findings, nearest};
@@ -70,8 +70,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn entry<'a>(&self, node: &'a Node, findings: &mut Findings) -> Option<Entry<'a>> {
-        let all: Vec<&str> = NETWORK_KEYS.iter().chain(KINDS.iter().flat_map(|(_, keys)| *keys)).copied().collect();
-        let fields = Fields::new(node, &format!("network[{}]", self.index), &all, findings)?;
+        let fields = Fields::new(node, &format!("network[{}]", self.index), findings)?;
         let errors_before = findings.errors.len();
         let words: Vec<&'static str> = KINDS.iter().map(|(kind, _)| *kind).collect();
         let kind = if fields.entry("type").is_some() { one_of(&fields, "type", &words, findings)? } else { "ethernet" };
@@ -257,7 +256,7 @@ fn refuse_container_name(fields: &Fields<'_>, name: Option<&LinkName>, findings:
 }
 
 pub(super) fn read_match(node: &Node, path: &str, findings: &mut Findings) -> Option<InterfaceMatch> {
-    let fields = Fields::new(node, path, &["mac", "name", "driver", "default_route"], findings)?;
+    let fields = Fields::like(node, path, "network[].match", findings)?;
     let errors_before = findings.errors.len();
     let matches = InterfaceMatch {
         mac: fields.parsed("mac", findings),
@@ -314,8 +313,7 @@ fn dhcp(fields: &Fields<'_>, findings: &mut Findings) -> Dhcp {
         }
     }
     let Some(entry) = fields.entry("dhcp_options") else { return dhcp };
-    let known = ["dns", "domains", "routes", "ntp", "mtu", "send_hostname", "hostname", "client_id", "metric"];
-    let Some(options) = Fields::new(&entry.node, &fields.path_of("dhcp_options"), &known, findings) else {
+    let Some(options) = Fields::new(&entry.node, &fields.path_of("dhcp_options"), findings) else {
         return dhcp;
     };
     let client_id = one_of(&options, "client_id", &["mac", "duid"], findings);
@@ -342,11 +340,10 @@ fn gateways(fields: &Fields<'_>, findings: &mut Findings) -> Vec<IpAddr> {
 }
 
 fn routes(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Route> {
-    let known = ["to", "via", "metric", "table", "on_link", "source", "type", "scope", "mtu"];
     let mut routes = Vec::new();
     for (index, node) in fields.list("routes", findings).iter().enumerate() {
         let path = fields.path_of(&format!("routes[{index}]"));
-        let Some(route) = Fields::new(node, &path, &known, findings) else { continue };
+        let Some(route) = Fields::new(node, &path, findings) else { continue };
         if route.entry("to").is_none() {
             route.missing("to", "a network such as 10.20.0.0/16, or \"default\"", findings);
         }
@@ -375,7 +372,7 @@ fn rules(fields: &Fields<'_>, findings: &mut Findings) -> Vec<Rule> {
     let mut rules = Vec::new();
     for (index, node) in fields.list("rules", findings).iter().enumerate() {
         let path = fields.path_of(&format!("rules[{index}]"));
-        let Some(rule) = Fields::new(node, &path, &["from", "to", "table", "priority", "mark"], findings) else {
+        let Some(rule) = Fields::new(node, &path, findings) else {
             continue;
         };
         if rule.entry("table").is_none() {

@@ -3,8 +3,8 @@
 //! A [`Key`] has the path, the kind, the default, whether it is a secret, which drivers and roles need it, a sentence
 //! and an example. From these come the JSON Schema ([`json_schema`]), the key tables of the documentation
 //! ([`markdown`]), which values are never shown ([`is_secret`]), and the commented sample of a role ([`sample`]).
-//! Tests hold the descriptions and the reading code together in both directions: no key is read that is not
-//! described, and none is described that is not read.
+//! The reading code has no list of its own: what a table may hold is what is described here ([`names_in`]), so a key
+//! that is not described is refused. That each one that is described is read, and none is asked for in vain, tests say.
 
 mod json;
 mod keys;
@@ -210,16 +210,23 @@ pub fn find_for(path: &str, driver: &str) -> Option<&'static Key> {
     keys().find(|key| key.path == path && key.is_for(driver, "")).or_else(|| find(&path))
 }
 
-/// The names of the keys of a table; empty for a table that is not described.
-pub fn names_in(table: &str) -> Vec<&'static str> {
+/// The names of the keys that a table may have, with or without numbers of list elements in its path; those of one
+/// driver where it is given, else those of all. Empty for a table that is not described.
+pub fn names_in(table: &str, driver: Option<&str>) -> Vec<&'static str> {
     let table = generic(table);
+    let its = |key: &Key| driver.is_none_or(|driver| key.only.is_empty() || of_driver(key.only, driver));
     let mut names: Vec<&str> = Vec::new();
-    for key in keys().filter(|key| key.table() == table) {
+    for key in keys().filter(|key| key.table() == table && its(key)) {
         if !names.contains(&key.name()) {
             names.push(key.name());
         }
     }
     names
+}
+
+/// True where a driver is named, for all its roles or for one.
+fn of_driver(who: &[&str], driver: &str) -> bool {
+    who.iter().any(|name| name.split('/').next() == Some(driver))
 }
 
 /// The path of a document's key; a part for one machine is laid over the document, so its keys are the document's.
