@@ -279,8 +279,12 @@ fn check_files(files: &[PathBuf], role: Option<&Path>) -> u8 {
 
 fn describe(title: &str, matches: &MachineMatch, loaded: &Loaded) {
     say(&format!("{title}:"));
-    for line in crate::plan::Plan::new(&loaded.config, &matches.machine(), Vec::new()).describe() {
+    let plan = crate::plan::Plan::new(&loaded.config, &matches.machine(), Vec::new());
+    for line in plan.effects().iter().flat_map(crate::plan::Planned::lines) {
         say(&format!("  {line}"));
+    }
+    if plan.join.is_none() {
+        say("  join: nothing");
     }
 }
 

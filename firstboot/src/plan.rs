@@ -21,6 +21,8 @@ pub struct Plan {
     pub run: Run,
     /// What is made of disks and kernel settings before all that, in words.
     pub hardware: Vec<String>,
+    /// The same with all that it does.
+    hardware_effects: Vec<Planned>,
     /// What it joins at last.
     pub join: Option<Join>,
     /// The host name that it gets.
@@ -38,6 +40,14 @@ pub struct Planned {
     pub text: String,
     /// What it does, in order; secrets are not shown.
     pub effects: Vec<Effect>,
+}
+
+impl Planned {
+    /// For people: a line for the step, and those of its effects, indented.
+    pub fn lines(&self) -> Vec<String> {
+        let effects = self.effects.iter().flat_map(Effect::lines).map(|line| format!("    {line}"));
+        std::iter::once(format!("{}: {}", self.name, self.text)).chain(effects).collect()
+    }
 }
 
 impl Plan {
@@ -60,10 +70,13 @@ impl Plan {
         let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
         let mut hardware = crate::disk::describe(&config.disks, config.swap.as_ref());
         hardware.extend(crate::tuning::describe(&config.tuning));
+        let mut hardware_effects: Vec<Planned> = crate::tuning::plan::planned(&config.tuning).into_iter().collect();
+        hardware_effects.extend(crate::disk::plan::planned(&config.disks, config.swap.as_ref()));
         let addresses =
             config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
         let hostname = hostname(config, machine);
-        Self { steps, engine_steps, hardware, run: config.run.clone(), join: config.join.clone(), hostname, addresses }
+        let (run, join) = (config.run.clone(), config.join.clone());
+        Self { steps, engine_steps, hardware, hardware_effects, run, join, hostname, addresses }
     }
 
     /// The driver of its join, as far as the node is known from its configuration alone.
@@ -77,11 +90,7 @@ impl Plan {
     pub fn effects(&self) -> Vec<Planned> {
         let planned =
             |step: &Step| Planned { name: step.name().into(), text: step.describe(), effects: step.effects() };
-        let hardware = self.hardware.iter().map(|text| {
-            let (name, text) = text.split_once(": ").unwrap_or(("hardware", text));
-            Planned { name: name.to_owned(), text: text.to_owned(), effects: Vec::new() }
-        });
-        let mut all: Vec<Planned> = hardware.collect();
+        let mut all: Vec<Planned> = self.hardware_effects.clone();
         let said = |step: &&Step| !step.sets_nothing();
         all.extend(self.steps.iter().filter(said).map(planned));
         if let Some(text) = self.commands() {

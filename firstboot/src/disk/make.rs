@@ -113,7 +113,8 @@ pub fn make(host: &dyn Host, record: &mut Record, assignment: &Assignment<'_>) -
     Ok(())
 }
 
-fn format(host: &dyn Host, assignment: &Assignment<'_>, disk: &Disk, node: &str) -> Result<(), HostError> {
+/// The program that makes a disk's filesystem, with its arguments.
+pub fn format_command(assignment: &Assignment<'_>, disk: &Disk, node: &str) -> Vec<String> {
     let uuid = assignment.uuid.to_string();
     let label = disk.label.as_ref().map(|label| label.replace("{n}", &assignment.number.to_string()));
     let mut own: Vec<String> = disk.mkfs.clone();
@@ -143,8 +144,19 @@ fn format(host: &dyn Host, assignment: &Assignment<'_>, disk: &Disk, node: &str)
     }
     arguments.extend(own);
     arguments.push(node.to_owned());
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    host.run(program, &arguments, FORMAT_PATIENCE).map(drop)
+    arguments.insert(0, program.to_owned());
+    arguments
+}
+
+/// Runs a command to its end.
+fn run(host: &dyn Host, command: &[String], patience: Duration) -> Result<(), HostError> {
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let (program, arguments) = words.split_first().unwrap_or((&"", &[]));
+    host.run(program, arguments, patience).map(drop)
+}
+
+fn format(host: &dyn Host, assignment: &Assignment<'_>, disk: &Disk, node: &str) -> Result<(), HostError> {
+    run(host, &format_command(assignment, disk, node), FORMAT_PATIENCE)
 }
 
 /// Reads what was made, from the device.
@@ -158,20 +170,40 @@ fn read_back(host: &dyn Host, assignment: &Assignment<'_>, node: &str, bytes: u6
     }
 }
 
-fn luks_format(host: &dyn Host, node: &str, uuid: &str, key: &str) -> Result<(), HostError> {
+/// The command that encrypts a disk; `key` is a file.
+pub fn luks_command(node: &str, uuid: &str, key: &str) -> Vec<String> {
     let kind =
         ["luksFormat", "--batch-mode", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
     let rest = ["--uuid", uuid, "--key-file", key, node];
-    host.run("cryptsetup", &[&kind[..], &rest[..]].concat(), FORMAT_PATIENCE).map(drop)
+    ["cryptsetup"].iter().chain(&kind).chain(&rest).map(|word| (*word).to_owned()).collect()
+}
+
+fn luks_format(host: &dyn Host, node: &str, uuid: &str, key: &str) -> Result<(), HostError> {
+    run(host, &luks_command(node, uuid, key), FORMAT_PATIENCE)
+}
+
+/// The commands that give the key of an encrypted disk to the TPM and take away the one that it was made with.
+pub fn enroll_commands(node: &str, key: &str) -> [Vec<String>; 2] {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let unlock = format!("--unlock-key-file={key}");
+    [
+        words(&["systemd-cryptenroll", &unlock, "--tpm2-device=auto", "--tpm2-pcrs=7", node]),
+        words(&["systemd-cryptenroll", "--wipe-slot=password", node]),
+    ]
+}
+
+/// Where the key of a disk lies while it is being made.
+pub fn first_key(assignment: &Assignment<'_>, how: Encryption) -> String {
+    match how {
+        Encryption::KeyFile => key_path(assignment),
+        Encryption::Tpm2 => PASSING_KEY.to_owned(),
+    }
 }
 
 fn encrypt(host: &dyn Host, assignment: &Assignment<'_>, disk: &Disk, how: Encryption) -> Result<(), DiskError> {
     let node = assignment.disk.node();
     let uuid = luks_uuid(assignment.rule.name, assignment.number, &assignment.identity).to_string();
-    let key = match how {
-        Encryption::KeyFile => key_path(assignment),
-        Encryption::Tpm2 => PASSING_KEY.to_owned(),
-    };
+    let key = first_key(assignment, how);
     // A key of 64 random bytes needs no slow derivation, and a small machine has no memory for one.
     host.write(&key, &host.random_bytes(64)?, 0o600)?;
     luks_format(host, &node, &uuid, &key)?;
@@ -183,10 +215,9 @@ fn encrypt(host: &dyn Host, assignment: &Assignment<'_>, disk: &Disk, how: Encry
     read_back(host, assignment, &inner, LOOKED_AT)?;
     host.run("cryptsetup", &["close", &name], PATIENCE)?;
     if how == Encryption::Tpm2 {
-        let unlock = format!("--unlock-key-file={key}");
-        let enroll = [unlock.as_str(), "--tpm2-device=auto", "--tpm2-pcrs=7", &node];
-        host.run("systemd-cryptenroll", &enroll, PATIENCE)?;
-        host.run("systemd-cryptenroll", &["--wipe-slot=password", &node], PATIENCE)?;
+        for command in enroll_commands(&node, &key) {
+            run(host, &command, PATIENCE)?;
+        }
         host.remove(&key)?;
     }
     Ok(())

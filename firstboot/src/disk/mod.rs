@@ -16,6 +16,7 @@ pub mod claim;
 pub mod content;
 pub mod inventory;
 mod make;
+pub mod plan;
 pub mod record;
 mod swap;
 #[cfg(test)]

@@ -12,7 +12,7 @@ fn config(text: &str) -> NodeConfig {
 }
 
 /// A machine with a system disk and three data disks, on an image that has the programs.
-fn machine() -> SimulatedHost {
+pub(super) fn machine() -> SimulatedHost {
     let host = SimulatedHost::default();
     for program in ["mkfs.xfs", "mkfs.ext4", "cryptsetup"] {
         host.put(&format!("/usr/sbin/{program}"), "");

@@ -13,8 +13,10 @@ use super::{DiskError, HostError};
 use crate::config::{Disk, Encryption};
 use crate::host::Host;
 
-const DIRECTORY: &str = "/etc/systemd/system";
-const CRYPTTAB: &str = "/etc/crypttab";
+/// Where units and their drop-ins lie.
+pub const DIRECTORY: &str = "/etc/systemd/system";
+/// Which encrypted disks are unlocked at each boot: crypttab(5).
+pub const CRYPTTAB: &str = "/etc/crypttab";
 const BEGIN: &str = "# ingot: begin";
 const END: &str = "# ingot: end";
 const HEADER: &str = "# Written by Ingot's first boot from node.toml.\n";
@@ -79,6 +81,15 @@ pub fn files(
     assignments: &[Assignment<'_>],
     swap_file: Option<&str>,
 ) -> Result<BTreeMap<String, String>, DiskError> {
+    let mut files = unit_files(assignments, swap_file);
+    if let Some(text) = crypttab(host, assignments)? {
+        files.insert(CRYPTTAB.to_owned(), text);
+    }
+    Ok(files)
+}
+
+/// The units and their drop-ins alone.
+pub fn unit_files(assignments: &[Assignment<'_>], swap_file: Option<&str>) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     let mut needed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let wants = |unit: &str, target: &str| {
@@ -114,10 +125,7 @@ pub fn files(
         files.insert(format!("{DIRECTORY}/{unit}"), swap_unit(path));
         files.extend([wants(&unit, "swap.target")]);
     }
-    if let Some(text) = crypttab(host, assignments)? {
-        files.insert(CRYPTTAB.to_owned(), text);
-    }
-    Ok(files)
+    files
 }
 
 fn mount_unit(assignment: &Assignment<'_>, disk: &Disk, what: &str, path: &str) -> String {
@@ -137,8 +145,8 @@ fn swap_unit(what: &str) -> String {
     format!("{HEADER}[Unit]\nDescription=Ingot: swap space\n\n[Swap]\nWhat={what}\nTimeoutSec=120\n")
 }
 
-/// `/etc/crypttab` with the disks in a block of its own; `None` where nothing is encrypted and nothing was.
-fn crypttab(host: &dyn Host, assignments: &[Assignment<'_>]) -> Result<Option<String>, HostError> {
+/// The lines of the disks in `/etc/crypttab`; none where nothing is encrypted.
+pub fn crypttab_lines(assignments: &[Assignment<'_>]) -> String {
     let mut block = String::new();
     for assignment in assignments {
         let Purpose::Data(Disk { encrypt: Some(encryption), .. }) = assignment.rule.purpose else { continue };
@@ -150,6 +158,12 @@ fn crypttab(host: &dyn Host, assignments: &[Assignment<'_>]) -> Result<Option<St
         let name = mapping(assignment);
         block += &format!("{name} UUID={uuid} {key} luks,nofail,x-systemd.device-timeout={DEVICE_SECONDS}s{option}\n");
     }
+    block
+}
+
+/// `/etc/crypttab` with the disks in a block of its own; `None` where nothing is encrypted and nothing was.
+fn crypttab(host: &dyn Host, assignments: &[Assignment<'_>]) -> Result<Option<String>, HostError> {
+    let block = crypttab_lines(assignments);
     let old = host.read(CRYPTTAB, LIMIT)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let (mut inside, mut had_block) = (false, false);
     let mut text = String::new();

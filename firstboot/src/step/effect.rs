@@ -71,6 +71,11 @@ pub enum Effect {
         /// Its value.
         value: String,
     },
+    /// Something that only the machine can say: nothing is done.
+    Depends {
+        /// What, and on what it depends.
+        text: String,
+    },
     /// A service is asked for something over its interface; secrets are left out.
     Call {
         /// The service: `docker`.
@@ -152,8 +157,13 @@ impl Effect {
         Effect::Setting { name: name.into(), value: value.into() }
     }
 
-    /// Does it. [`Effect::Setting`] and [`Effect::Call`] are for people: the step that has one does it itself,
-    /// because only it knows the way.
+    /// What is found out on the machine.
+    pub fn depends(text: impl Into<String>) -> Self {
+        Effect::Depends { text: text.into() }
+    }
+
+    /// Does it. [`Effect::Setting`], [`Effect::Call`] and [`Effect::Depends`] are for people: the step that has one
+    /// does it itself, because only it knows the way.
     ///
     /// # Errors
     /// What the machine says; the effect may then be done again.
@@ -179,7 +189,7 @@ impl Effect {
                     host.run(program, &arguments, patience)?;
                 }
             }
-            Effect::Setting { .. } | Effect::Call { .. } => {}
+            Effect::Setting { .. } | Effect::Call { .. } | Effect::Depends { .. } => {}
         }
         Ok(())
     }
@@ -205,6 +215,7 @@ impl Effect {
             Effect::Sweep { directory, prefix, .. } => vec![format!("remove every other {directory}/{prefix}*")],
             Effect::Run { argv } => vec![format!("run {}", argv.join(" "))],
             Effect::Setting { name, value } => vec![format!("set {name} = {value}")],
+            Effect::Depends { text } => vec![format!("on the machine: {text}")],
             Effect::Call { service, request } => vec![format!("ask {service}: {request}")],
         }
     }

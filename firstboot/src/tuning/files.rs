@@ -6,6 +6,7 @@ use super::settings::Setting;
 use super::{Outcome, PATIENCE, Taken};
 use crate::config::{DiskTuning, Tuning};
 use crate::host::{Host, HostError};
+use crate::step::Effect;
 
 /// Not `90-ingot.conf`: that name is the role's own, and this one comes after it.
 const SYSCTL: &str = "/etc/sysctl.d/95-ingot-node.conf";
@@ -16,9 +17,11 @@ const LIMITS: &str = "/etc/systemd/system.conf.d/95-ingot-node.conf";
 pub const ALL: [&str; 4] = [SYSCTL, TMPFILES, UDEV, LIMITS];
 const HEADER: &str = "# Written by Ingot's first boot from [tuning] of node.toml.\n";
 const LIMIT: u64 = 1 << 20;
+const READ_RULES: [&str; 3] = ["udevadm", "control", "--reload"];
+const READ_UNITS: [&str; 2] = ["systemctl", "daemon-reload"];
 
-/// Writes what differs and removes what is empty.
-pub fn write(host: &dyn Host, tuning: &Tuning, settings: &[Setting]) -> Result<(), HostError> {
+/// The content of each file; none for one that is not needed.
+pub fn texts(tuning: &Tuning, settings: &[Setting]) -> BTreeMap<&'static str, String> {
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
     for setting in settings {
         if let Some(name) = setting.name.strip_prefix("sysctl ") {
@@ -35,24 +38,44 @@ pub fn write(host: &dyn Host, tuning: &Tuning, settings: &[Setting]) -> Result<(
         let text = texts.entry(LIMITS).or_insert_with(|| "[Manager]\n".to_owned());
         *text += &format!("{}={}\n", directive(name), shown(*soft, *hard));
     }
+    texts.values_mut().for_each(|text| text.insert_str(0, HEADER));
+    texts
+}
+
+/// Writes what differs and removes what is empty.
+pub fn write(host: &dyn Host, tuning: &Tuning, settings: &[Setting]) -> Result<(), HostError> {
+    let texts = texts(tuning, settings);
     let mut reload = false;
     for path in ALL {
         let old = host.read(path, LIMIT)?;
-        let new = texts.get(path).map(|text| format!("{HEADER}{text}"));
-        match new {
+        match texts.get(path) {
             Some(new) if old.as_deref() != Some(new.as_bytes()) => host.write(path, new.as_bytes(), 0o644)?,
             None if old.is_some() => host.remove(path)?,
             _ => continue,
         }
         reload |= path == LIMITS;
         if path == UDEV {
-            host.run("udevadm", &["control", "--reload"], PATIENCE)?;
+            host.run(READ_RULES[0], &READ_RULES[1..], PATIENCE)?;
         }
     }
     if reload {
-        host.run("systemctl", &["daemon-reload"], PATIENCE)?;
+        host.run(READ_UNITS[0], &READ_UNITS[1..], PATIENCE)?;
     }
     Ok(())
+}
+
+/// The same without a machine.
+pub fn effects(tuning: &Tuning, settings: &[Setting]) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for (path, text) in texts(tuning, settings) {
+        effects.push(Effect::text(path, text));
+        match path {
+            UDEV => effects.push(Effect::run(READ_RULES)),
+            LIMITS => effects.push(Effect::run(READ_UNITS)),
+            _ => {}
+        }
+    }
+    effects
 }
 
 /// A rule of udev(7); what it assigns is set from left to right.

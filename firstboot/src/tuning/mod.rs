@@ -10,6 +10,7 @@
 pub mod facts;
 mod files;
 mod links;
+pub mod plan;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,13 @@ use crate::disk::inventory::{DiskInfo, disks};
 use crate::glob;
 use crate::host::{Host, HostError};
 
-const GOVERNORS: &str = "/sys/devices/system/cpu/cpufreq";
-const NODES: &str = "/sys/devices/system/node";
+/// Where the frequency policies are.
+pub const GOVERNORS: &str = "/sys/devices/system/cpu/cpufreq";
+/// Where the nodes of the memory are.
+pub const NODES: &str = "/sys/devices/system/node";
 const PAGES: &str = "/sys/kernel/mm/hugepages";
-const TRANSPARENT: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+/// Where the mode of transparent huge pages is.
+pub const TRANSPARENT: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 /// A file of the kernel and the value that it is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +69,7 @@ pub fn of(host: &dyn Host, tuning: &Tuning) -> Result<Vec<Setting>, HostError> {
 }
 
 /// `net.ipv4.conf.eth0/1.rp_filter` is a file of `eth0.1`: as in sysctl.d(5), a slash stands for a dot of a name.
-fn sysctl_path(name: &str) -> String {
+pub fn sysctl_path(name: &str) -> String {
     let path: String = name
         .chars()
         .map(|character| match character {

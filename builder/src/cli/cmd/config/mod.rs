@@ -5,8 +5,8 @@ mod seal;
 
 use ingot_firstboot::config::schema::{json_schema, markdown, sample};
 use ingot_firstboot::config::{Loaded, MachineMatch, Opener, check, load_with};
-use ingot_firstboot::plan::Plan;
-use ingot_firstboot::step::{Archive, Effect};
+use ingot_firstboot::plan::{Plan, Planned};
+use ingot_firstboot::step::Archive;
 use serde_json::json;
 
 use crate::build::sets;
@@ -132,12 +132,7 @@ fn plan(
         print_json(&json!({ "machine": machine.to_string(), "role": files.role, "steps": steps }));
         return Ok(());
     }
-    for step in &steps {
-        print(&format!("{}: {}", step.name, step.text));
-        for line in step.effects.iter().flat_map(Effect::lines) {
-            print(&format!("    {line}"));
-        }
-    }
+    steps.iter().flat_map(Planned::lines).for_each(|line| print(&line));
     if plan.join.is_none() {
         print("join: nothing");
     }
