@@ -5,12 +5,19 @@
 //! proven clock at the rendezvous, or the `Date` of an `https` server that the configuration names do the rest. What
 //! they say goes into the chip too, so the next boot begins right.
 //!
+//! Every `https` server that the node talks to anyway can be asked: those of `[time]` and `[report]`, the server that the
+//! configuration is fetched from, gates and controllers of the join. An API server whose authority only the join knows
+//! is asked last ([`Vouch::Nobody`]).
+//!
 //! A `Date` is asked for only while no time server has set the clock, and only where the clock is doubtful (it was
 //! outside those 20 years) or something failed before, so a healthy boot costs no question. What it may change:
 //!
 //! - Never beyond the 20 years, and never outside the validity of the server's certificates (see [`https`]).
 //! - Forward, always. An attacker who could do that without the server's key could only bring about what a dead
 //!   battery does: that certificates do not fit.
+//! - By a server for which nobody vouches, forward only, never into the chip, and only while the clock is known to be
+//!   wrong. Whoever stands in the way of a node and its cluster can keep it from joining anyway, and no longer than he
+//!   stands there.
 //! - Backward only where the clock lies outside the validity of the server's certificates. Then either the clock is
 //!   wrong or a trusted server's certificate is, and a clock is wrong more often. Who has stolen the key of an expired
 //!   certificate gains by it what a dead battery gives to anyone, a node in the time after its image's build.
@@ -26,7 +33,7 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
-use crate::config::{NodeConfig, Url};
+use crate::config::{Gate, NodeConfig, System, Url};
 use crate::host::{Host, HostError};
 use civil::Civil;
 use https::ServerDate;
@@ -117,14 +124,79 @@ pub fn is_synchronised(host: &dyn Host) -> bool {
     host.exists("/run/systemd/timesync/synchronized")
 }
 
-/// Whom to ask for the time: an address, and the authorities that may vouch for it.
-pub type Endpoint<'a> = (&'a Url, Option<&'a str>);
+/// Who may vouch for a server that is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vouch {
+    /// The image's authorities.
+    Image,
+    /// These, in PEM.
+    These(String),
+    /// Nobody that the node can ask: what a cluster's own authority has signed is pinned only in its join. Such a server
+    /// is asked only where the clock is known to be wrong, and what it says only moves the clock forward, and does not
+    /// go into the chip.
+    Nobody,
+}
 
-/// The endpoints of a configuration: those of `time.https`, then the report's.
-pub fn endpoints(config: &NodeConfig) -> Vec<Endpoint<'_>> {
-    let time = config.time.https.iter().map(|url| (url, config.time.ca.as_deref()));
-    let report = config.report.iter().map(|report| (&report.url, report.ca.as_deref()));
-    time.chain(report.filter(|(url, _)| url.is_https())).collect()
+impl Vouch {
+    fn of(ca: Option<&String>) -> Self {
+        ca.map_or(Vouch::Image, |ca| Vouch::These(ca.clone()))
+    }
+}
+
+/// Whom to ask for the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address.
+    pub url: Url,
+    /// Who vouches for it.
+    pub vouch: Vouch,
+}
+
+/// The `https` servers of a configuration, those that are named for it first: of `time.https`, of the report, those that
+/// the join waits for or talks to.
+pub fn endpoints(config: &NodeConfig) -> Vec<Endpoint> {
+    let mut all: Vec<Endpoint> = Vec::new();
+    let mut add = |url: Url, vouch: Vouch| {
+        if url.is_https() && !all.iter().any(|known| known.url == url) {
+            all.push(Endpoint { url, vouch });
+        }
+    };
+    config.time.https.iter().for_each(|url| add(url.clone(), Vouch::of(config.time.ca.as_ref())));
+    config.report.iter().for_each(|report| add(report.url.clone(), Vouch::of(report.ca.as_ref())));
+    let Some(join) = &config.join else { return all };
+    for gate in &join.after {
+        if let Gate::Http { url, ca } = gate
+            && let Ok(url) = url.to_string().parse()
+        {
+            add(url, Vouch::of(ca.as_ref()));
+        }
+    }
+    let api = |endpoint: &dyn std::fmt::Display| format!("https://{endpoint}/version").parse::<Url>();
+    match &join.system {
+        System::Aiware(aiware) => {
+            let controller = aiware.controller.as_ref().and_then(|url| url.to_string().parse().ok());
+            controller.into_iter().for_each(|url| add(url, Vouch::Image));
+        }
+        System::Kubeadm(kubeadm) => api(&kubeadm.endpoint).into_iter().for_each(|url| add(url, Vouch::Nobody)),
+        System::K3s(k3s) => {
+            for host in &k3s.servers {
+                let endpoint = crate::config::Endpoint { host: host.clone(), port: crate::join::K3S_API_PORT };
+                api(&endpoint).into_iter().for_each(|url| add(url, Vouch::Nobody));
+            }
+        }
+        _ => {}
+    }
+    all
+}
+
+/// Asks the server at `url` for the time where its certificate did not fit the node's clock; gives what was changed.
+pub fn learn_from(host: &dyn Host, url: &str) -> Option<Change> {
+    let url: Url = url.parse().ok()?;
+    let build_time = image_facts(host).ok()?.build_time;
+    match ask(host, &[Endpoint { url, vouch: Vouch::Image }], build_time, false) {
+        Ok(Asked::Set(change)) => Some(change),
+        _ => None,
+    }
 }
 
 /// What asking for the time has given.
@@ -132,23 +204,35 @@ pub fn endpoints(config: &NodeConfig) -> Vec<Endpoint<'_>> {
 pub enum Asked {
     /// The clock was wrong and is set.
     Set(Change),
+    /// The clock is nearer to what a server says for which nobody vouches.
+    Moved(Change),
     /// The clock is right, or may not be changed by what was said.
     Kept,
     /// Nobody answered; why.
     Nobody(String),
 }
 
-/// Asks one endpoint after the other for the time until one answers.
+/// Asks one endpoint after the other for the time until one answers. One for which nobody vouches is asked only where
+/// the clock is `doubtful`, and only after all others.
 ///
 /// # Errors
 /// The clock cannot be set.
-pub fn ask(host: &dyn Host, endpoints: &[Endpoint<'_>], build_time: u64) -> Result<Asked, HostError> {
+pub fn ask(host: &dyn Host, endpoints: &[Endpoint], build_time: u64, doubtful: bool) -> Result<Asked, HostError> {
     let mut reasons = Vec::new();
-    for (url, ca) in endpoints {
-        match host.https_date(url, *ca) {
+    let (unknown, vouched): (Vec<&Endpoint>, Vec<&Endpoint>) =
+        endpoints.iter().partition(|endpoint| endpoint.vouch == Vouch::Nobody);
+    for Endpoint { url, vouch } in vouched.into_iter().chain(unknown.into_iter().filter(|_| doubtful)) {
+        match host.https_date(url, vouch) {
             Ok(answer) => {
                 let from = host.now();
-                let Some(to) = judge(from, &plausible(build_time), answer) else { return Ok(Asked::Kept) };
+                let to = judge(from, &plausible(build_time), answer);
+                if *vouch == Vouch::Nobody {
+                    // It confirms nothing: a server that can be believed is asked again with the next attempt.
+                    let Some(to) = to.filter(|to| *to > from) else { continue };
+                    host.set_clock(to)?;
+                    return Ok(Asked::Moved(Change { from, to, by: format!("{url}, unproven,") }));
+                }
+                let Some(to) = to else { return Ok(Asked::Kept) };
                 correct(host, to)?;
                 return Ok(Asked::Set(Change { from, to, by: url.to_string() }));
             }

@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
     StreamOwned,
 };
 
+use super::Vouch;
 use super::civil::Civil;
 use crate::config::Url;
 use crate::http::SYSTEM_AUTHORITIES;
@@ -38,17 +40,25 @@ pub struct ServerDate {
     pub valid: (u64, u64),
 }
 
-/// Asks for the time. `addresses` are those of the server, `ca` the authorities in PEM.
+/// Asks for the time. `addresses` are those of the server. Where nobody vouches for it, its certificate only has to be
+/// one whose key it has.
 ///
 /// # Errors
 /// Why not, in words.
-pub fn ask(url: &Url, addresses: &[std::net::IpAddr], ca: Option<&str>) -> Result<ServerDate, String> {
+pub fn ask(url: &Url, addresses: &[std::net::IpAddr], vouch: &Vouch) -> Result<ServerDate, String> {
     let until = Instant::now() + PATIENCE;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities(ca)?), provider.clone())
-        .build()
-        .map_err(|error| error.to_string())?;
-    let verifier = Arc::new(AtItsOwnTime { judge, valid: Mutex::new(None) });
+    let authorities = match vouch {
+        Vouch::Image => Some(authorities(None)?),
+        Vouch::These(pem) => Some(authorities(Some(pem))?),
+        Vouch::Nobody => None,
+    };
+    let judge = authorities.map(|authorities| {
+        WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider.clone()).build()
+    });
+    let judge = judge.transpose().map_err(|error| error.to_string())?;
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Arc::new(AtItsOwnTime { judge, algorithms, valid: Mutex::new(None) });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
@@ -161,10 +171,11 @@ fn date_in(head: &str) -> Option<u64> {
     time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-/// Judges a chain by a time at which all of it is valid, whatever the clock says.
+/// Judges a chain by a time at which all of it is valid, whatever the clock says. Without a judge any chain will do.
 #[derive(Debug)]
 struct AtItsOwnTime {
-    judge: Arc<WebPkiServerVerifier>,
+    judge: Option<Arc<WebPkiServerVerifier>>,
+    algorithms: WebPkiSupportedAlgorithms,
     valid: Mutex<Option<(u64, u64)>>,
 }
 
@@ -184,7 +195,10 @@ impl ServerCertVerifier for AtItsOwnTime {
         }
         let (from, until) = common.filter(|(from, until)| from <= until).ok_or(CertificateError::Expired)?;
         let then = UnixTime::since_unix_epoch(Duration::from_secs(until));
-        let verified = self.judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, then)?;
+        let verified = match &self.judge {
+            Some(judge) => judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, then)?,
+            None => ServerCertVerified::assertion(),
+        };
         *self.valid.lock().unwrap_or_else(PoisonError::into_inner) = Some((from, until));
         Ok(verified)
     }
@@ -195,7 +209,7 @@ impl ServerCertVerifier for AtItsOwnTime {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -204,11 +218,11 @@ impl ServerCertVerifier for AtItsOwnTime {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.judge.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -286,7 +300,7 @@ mod tests {
         std::fs::write(directory.path().join("date"), format!("HTTP/1.0 200 OK\r\n{head}\r\n")).unwrap();
         let server = TlsServer::start(directory.path(), valid)?;
         let url: Url = format!("{}/date?token=x", server.url).parse().unwrap();
-        Some(ask(&url, &LOCALHOST, Some(&server.authority)))
+        Some(ask(&url, &LOCALHOST, &Vouch::These(server.authority.clone())))
     }
 
     #[test]
@@ -309,8 +323,14 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         let Some(stranger) = TlsServer::start(other.path(), valid) else { return };
         let url: Url = server.url.parse().unwrap();
-        let error = ask(&url, &LOCALHOST, Some(&stranger.authority)).unwrap_err();
+        let error = ask(&url, &LOCALHOST, &Vouch::These(stranger.authority.clone())).unwrap_err();
         assert!(error.contains("certificate"), "{error}");
+        // Where nobody vouches for it, the bounds of its own certificate are all that is left.
+        std::fs::write(directory.path().join("date"), "HTTP/1.0 200 OK\r\nDate: Tue, 15 Jun 2021 12:00:00 GMT\r\n\r\n")
+            .unwrap();
+        let url: Url = format!("{}/date", server.url).parse().unwrap();
+        let answer = ask(&url, &LOCALHOST, &Vouch::Nobody).unwrap();
+        assert_eq!(Civil::of(answer.valid.0).to_string(), "2021-01-01 00:00:00 UTC");
     }
 
     #[test]

@@ -49,15 +49,75 @@ fn the_first_server_that_answers_sets_clock_and_chip() {
     host.state().time.dates =
         vec![("https://a.site".into(), Err("no route".into())), ("https://b.site".into(), Ok(date(NOW)))];
     let config = config();
-    let Asked::Set(change) = ask(&host, &endpoints(&config), BUILD).unwrap() else { panic!() };
+    let Asked::Set(change) = ask(&host, &endpoints(&config), BUILD, true).unwrap() else { panic!() };
     assert_eq!((change.by.as_str(), host.now(), host.rtc()), ("https://b.site", NOW, Some(NOW)));
-    assert_eq!(ask(&host, &endpoints(&config), BUILD).unwrap(), Asked::Kept);
+    assert_eq!(ask(&host, &endpoints(&config), BUILD, true).unwrap(), Asked::Kept);
+}
+
+#[test]
+fn every_https_server_of_a_configuration_can_be_asked() {
+    let of = |text: &str| {
+        let document =
+            Document { name: "f".into(), format: Format::NodeToml, bytes: format!("version = 1\n{text}").into() };
+        endpoints(&load(&[document], &Machine::default()).unwrap().config)
+            .into_iter()
+            .map(|endpoint| (endpoint.url.to_string(), endpoint.vouch))
+            .collect::<Vec<_>>()
+    };
+    let names = |text: &str| of(text).into_iter().map(|(url, _)| url).collect::<Vec<_>>();
+    assert_eq!(of("[report]\nurl = \"http://c.site/n\"\n"), []);
+    let join = "[join]\nafter = [{ http = \"https://gate.site:8443/ready\" }, { http = \"http://plain/x\" }]\n";
+    assert_eq!(
+        names(&format!(
+            "{join}driver = \"aiware\"\nmodes = [\"engine\"]\ncontroller = \"https://10.77.0.10:9000/edge/v1\"\n"
+        )),
+        ["https://gate.site:8443/ready", "https://10.77.0.10:9000/edge/v1"]
+    );
+    let secret = "secret = \"kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=\"\n";
+    assert_eq!(
+        of(&format!("[join]\ndriver = \"k3s\"\nrole = \"agent\"\nservers = [\"10.77.0.10\", \"fd00::1\"]\n{secret}")),
+        [
+            ("https://10.77.0.10:6443/version".to_owned(), Vouch::Nobody),
+            ("https://[fd00::1]:6443/version".to_owned(), Vouch::Nobody)
+        ]
+    );
+    assert_eq!(
+        of(&format!("[join]\ndriver = \"kubeadm\"\nrole = \"worker\"\nendpoint = \"api.lan:6443\"\n{secret}")),
+        [("https://api.lan:6443/version".to_owned(), Vouch::Nobody)]
+    );
+}
+
+#[test]
+fn a_server_for_which_nobody_vouches_moves_a_wrong_clock_forward_and_no_more() {
+    let endpoint = |host: &str, vouch| Endpoint { url: format!("https://{host}").parse().unwrap(), vouch };
+    let all = [endpoint("unknown", Vouch::Nobody), endpoint("known", Vouch::Image)];
+    let asked = |host: &SimulatedHost, doubtful| ask(host, &all, BUILD, doubtful).unwrap();
+    let says = |clock, unknown, known: Option<u64>| {
+        let host = machine(clock, None);
+        let known = known.map_or_else(|| Err("no route".to_owned()), |known| Ok(date(known)));
+        host.state().time.dates = vec![("https://unknown".into(), Ok(unknown)), ("https://known".into(), known)];
+        host
+    };
+    // Who is vouched for is asked first, and the other then not at all.
+    let host = says(BUILD, date(NOW + 5), Some(NOW));
+    assert!(matches!(asked(&host, true), Asked::Set(Change { to: NOW, .. })));
+    let host = says(BUILD, date(NOW), None);
+    assert!(matches!(asked(&host, false), Asked::Nobody(_)), "a clock that may be right is left alone");
+    assert_eq!(host.now(), BUILD);
+    assert!(matches!(asked(&host, true), Asked::Moved(Change { to: NOW, .. })));
+    assert_eq!((host.now(), host.rtc()), (NOW, None), "the chip does not learn it");
+    // Neither backward, nor beyond the twenty years.
+    for (clock, said) in [(NOW, BUILD + 10), (BUILD, BUILD + 21 * YEAR), (BUILD, BUILD - 1)] {
+        let host = says(clock, ServerDate { date: said, valid: (said - 5, said + 5) }, None);
+        assert!(matches!(asked(&host, true), Asked::Nobody(_)), "{clock} {said}");
+        assert_eq!(host.now(), clock);
+    }
 }
 
 #[test]
 fn nobody_answers() {
     let host = machine(BUILD, None);
-    let Asked::Nobody(why) = ask(&host, &endpoints(&config()), BUILD).unwrap() else { panic!() };
+    let Asked::Nobody(why) = ask(&host, &endpoints(&config()), BUILD, true).unwrap() else { panic!() };
     assert!(why.contains("https://a.site") && why.contains("https://c.site/n"), "{why}");
     assert_eq!(host.now(), BUILD);
 }

@@ -21,6 +21,7 @@ use thiserror::Error;
 
 pub use real::RealHost;
 
+use crate::clock::Vouch;
 use crate::clock::https::ServerDate;
 use crate::config::{HostAddress, Mac, Machine, Secret, Url};
 use crate::http::{HttpError, HttpRequest, HttpResponse};
@@ -232,7 +233,7 @@ pub trait Host: Sync {
     /// Sets the real-time clock's chip.
     fn set_rtc(&self, seconds: u64) -> Result<(), HostError>;
     /// Asks an `https` server for its time ([`crate::clock::https::ask`]); why not, where it does not say.
-    fn https_date(&self, url: &Url, ca: Option<&str>) -> Result<ServerDate, String>;
+    fn https_date(&self, url: &Url, vouch: &Vouch) -> Result<ServerDate, String>;
     /// Writes results to the configuration stick; gives its name for people.
     fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError>;
     /// A random number below `bound` (1 or more).

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{
     Host, HostError, Ids, ImageFile, InterfaceAddress, Link, Standing, addresses, devices, files, links, owned,
 };
+use crate::clock::Vouch;
 use crate::clock::https::ServerDate;
 use crate::config::network::is_container_interface;
 use crate::config::{HostAddress, Machine, Secret, Url};
@@ -321,9 +322,9 @@ impl Host for RealHost {
         crate::sys::set_rtc(&chip, crate::clock::civil::Civil::of(seconds)).map_err(HostError::file("set", path))
     }
 
-    fn https_date(&self, url: &Url, ca: Option<&str>) -> Result<ServerDate, String> {
+    fn https_date(&self, url: &Url, vouch: &Vouch) -> Result<ServerDate, String> {
         let addresses = self.resolve(url.host()).map_err(|error| error.to_string())?;
-        crate::clock::https::ask(url, &addresses, ca)
+        crate::clock::https::ask(url, &addresses, vouch)
     }
 
     fn write_results(&self, write: WriteResults<'_>) -> Result<String, StickError> {

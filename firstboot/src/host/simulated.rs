@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::simulated_disks::{self, Device, Volatile};
 use super::{Host, HostError, Ids, ImageFile, InterfaceAddress, Link, Standing, files};
+use crate::clock::Vouch;
 use crate::clock::https::ServerDate;
 use crate::config::{HostAddress, Machine, Secret, Url};
 use crate::http::{HttpError, HttpReason, HttpRequest, HttpResponse, Method};
@@ -561,7 +562,7 @@ impl Host for SimulatedHost {
         Ok(())
     }
 
-    fn https_date(&self, url: &Url, _: Option<&str>) -> Result<ServerDate, String> {
+    fn https_date(&self, url: &Url, _: &Vouch) -> Result<ServerDate, String> {
         let mut state = self.state();
         state.time.asked += 1;
         let dates = state.time.dates.iter();

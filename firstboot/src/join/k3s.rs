@@ -30,7 +30,8 @@ const AGENT_TOKEN: &str = "/etc/rancher/k3s/agent-token";
 const SERVER_TOKEN: &str = "/var/lib/rancher/k3s/server/token";
 const SERVER_AGENT_TOKEN: &str = "/var/lib/rancher/k3s/server/agent-token";
 const PROGRAMS: &[&str] = &["/usr/local/bin/k3s", "/usr/bin/k3s"];
-const API_PORT: u16 = 6443;
+/// Where servers answer: the Kubernetes API, and k3s itself.
+pub const API_PORT: u16 = 6443;
 
 /// Joins or founds a k3s cluster.
 pub struct K3sDriver {

@@ -34,6 +34,7 @@ use std::time::Duration;
 pub use backoff::{Backoff, Retry};
 pub use error::JoinError;
 pub use exec::EXEC_SECRETS;
+pub use k3s::API_PORT as K3S_API_PORT;
 pub use scrub::scrub;
 
 use crate::clock;

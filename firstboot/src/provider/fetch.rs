@@ -30,30 +30,36 @@ pub struct Failed {
     text: String,
     /// What the server asked for.
     pause: Option<Duration>,
+    /// The address whose certificate does not fit the node's clock.
+    out_of_time: Option<String>,
 }
 
 impl From<HttpError> for Failed {
     fn from(error: HttpError) -> Self {
-        Self { text: error.to_string(), pause: None }
+        Self { text: error.to_string(), pause: None, out_of_time: None }
     }
 }
 
 impl From<String> for Failed {
     fn from(text: String) -> Self {
-        Self { text, pause: None }
+        Self { text, pause: None, out_of_time: None }
     }
 }
 
 /// Fetches a document of at most 1 MiB; `None` where the server says that there is none.
 pub fn fetch(host: &dyn Host, url: &str) -> Result<Option<Vec<u8>>, Failed> {
     let request = HttpRequest { timeout: PATIENCE, ..HttpRequest::get(url, MAXIMUM_DOCUMENT_BYTES as u64) };
-    let answer = host.http(&request)?;
+    let answer = host.http(&request).map_err(|error| {
+        let out_of_time = error.is_certificate_time().then(|| url.to_owned());
+        Failed { out_of_time, ..Failed::from(error) }
+    })?;
     match answer.status {
         200 => Ok(Some(answer.body)),
         404 | 410 => Ok(None),
         status => Err(Failed {
             text: format!("{}: the server answers {status}", crate::http::shown(url)),
             pause: answer.retry_after(),
+            out_of_time: None,
         }),
     }
 }
@@ -82,11 +88,20 @@ pub struct Fetcher {
 impl Fetcher {
     /// What a source says: fetched now, or kept from before. Where there is nothing yet, [`Found::pending`] says why
     /// and when it is tried again.
-    pub fn keep(&self, host: &dyn Host, source: &str, fetch: impl FnOnce() -> Result<Found, Failed>) -> Found {
+    pub fn keep(&self, host: &dyn Host, source: &str, fetch: impl Fn() -> Result<Found, Failed>) -> Found {
         let now = host.uptime();
         let due = self.state().entries.get(source).is_none_or(|entry| entry.again <= now);
         if due {
-            let result = self.network(host).map_err(|error| Failed::from(error.to_string())).and_then(|()| fetch());
+            let ready = self.network(host).map_err(|error| Failed::from(error.to_string()));
+            let mut result = ready.and_then(|()| fetch());
+            // A dead battery is no reason not to get a configuration: the server itself knows the time.
+            let out_of_time = result.as_ref().err().and_then(|failed| failed.out_of_time.clone());
+            if let Some(change) = out_of_time.and_then(|url| crate::clock::learn_from(host, &url)) {
+                result = fetch().map(|mut found| {
+                    found.notes.push(format!("the clock was wrong: {change}"));
+                    found
+                });
+            }
             let now = host.uptime();
             let mut state = self.state();
             let entry = state.entries.entry(source.to_owned()).or_default();
@@ -195,6 +210,39 @@ mod tests {
         assert_eq!(host.state().requests.len(), 1);
         host.sleep(Duration::from_secs(5));
         assert_eq!(look(&host, &fetcher).notes, ["x"]);
+    }
+
+    #[test]
+    fn a_clock_that_no_certificate_fits_is_set_by_the_server_itself() {
+        use crate::clock::https::ServerDate;
+        const BUILD: u64 = 1_780_000_000;
+        const NOW: u64 = 1_790_000_000;
+        let url = "https://h/node.toml?token=x";
+        let out_of_time = || Err(HttpReason::CertificateTime("it is not valid yet".into()));
+        let machine = |clock| {
+            let host = SimulatedHost::default();
+            host.put(crate::clock::IMAGE_FACTS, &format!("{{\"build_time\": {BUILD}}}"));
+            host.state().clock = clock;
+            host.state().answers.insert(url.into(), vec![out_of_time(), Ok(answer(200, &[], "one"))]);
+            let date = ServerDate { date: NOW, valid: (NOW - 1000, NOW + 1000) };
+            host.state().time.dates = vec![("https://h/node.toml?...".into(), Ok(date))];
+            host
+        };
+        let look = |host: &SimulatedHost| {
+            Fetcher::default().keep(host, "ingot.config:x", || {
+                let bytes = fetch(host, url)?.ok_or_else(|| Failed::from("nothing".to_owned()))?;
+                Ok(Found { notes: vec![String::from_utf8_lossy(&bytes).into_owned()], ..Found::default() })
+            })
+        };
+        let host = machine(BUILD);
+        let found = look(&host);
+        assert_eq!((found.notes[0].as_str(), host.now(), host.rtc()), ("one", NOW, Some(NOW)), "{found:?}");
+        assert!(found.notes[1].contains("https://h/node.toml?... says 2026-09-21"), "{found:?}");
+        assert!(!format!("{found:?}").contains("token"));
+        // A clock that lies within the certificate's time is not what is wrong, and the server is not believed.
+        let host = machine(NOW + 500);
+        assert!(look(&host).pending[0].contains("it is not valid yet"), "{:?}", look(&host));
+        assert_eq!((host.now(), host.state().time.asked), (NOW + 500, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! where it is doubtful or something failed.
 
 use super::Service;
-use crate::clock::{Asked, ask, bound, endpoints, is_synchronised};
+use crate::clock::{Asked, Vouch, ask, bound, endpoints, is_synchronised};
 use crate::config::NodeConfig;
 use crate::status::Code;
 
@@ -41,16 +41,18 @@ impl Service<'_> {
     pub(super) fn ask_the_time(&mut self, config: &NodeConfig, build_time: u64) {
         let needed = self.clock.doubtful || self.clock.attempts > 0;
         self.clock.attempts = self.clock.attempts.saturating_add(1);
-        let endpoints = endpoints(config);
+        let mut endpoints = endpoints(config);
+        endpoints.retain(|endpoint| self.clock.doubtful || endpoint.vouch != Vouch::Nobody);
         if !needed || self.clock.confirmed || endpoints.is_empty() || is_synchronised(self.host) {
             return;
         }
-        match ask(self.host, &endpoints, build_time) {
+        match ask(self.host, &endpoints, build_time, self.clock.doubtful) {
             Ok(Asked::Kept) => self.clock.confirmed = true,
             Ok(Asked::Set(change)) => {
                 self.clock.confirmed = true;
                 self.report.report(Code::ClockSet, &change.to_string());
             }
+            Ok(Asked::Moved(change)) => self.report.report(Code::ClockSet, &change.to_string()),
             // Only where it is known to be wrong is that a failure.
             Ok(Asked::Nobody(why)) if self.clock.doubtful => {
                 if self.first_time(Code::ClockWrong) {
