@@ -32,7 +32,8 @@ fn row(key: &Key) -> String {
     }
     let default = match key.need {
         Need::Required => "required".to_owned(),
-        Need::By(who) => format!("required for {}", who.join(", ")),
+        Need::By(who) if key.unless.is_empty() => format!("required for {}", who.join(", ")),
+        Need::By(who) => format!("required for {}, but for {}", who.join(", "), key.unless.join(", ")),
         Need::Optional if key.default.is_empty() => "none".to_owned(),
         Need::Optional => key.default.to_owned(),
     };

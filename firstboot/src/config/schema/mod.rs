@@ -35,6 +35,8 @@ pub struct Key {
     pub only: &'static [&'static str],
     /// Who must have it.
     pub need: Need,
+    /// Who of these need not have it.
+    pub unless: &'static [&'static str],
     /// What it means, in a sentence of Markdown.
     pub doc: &'static str,
     /// A valid value, in TOML.
@@ -50,7 +52,8 @@ pub enum Need {
     Optional,
     /// Whoever has its table.
     Required,
-    /// These drivers (`k3s`), or roles of drivers (`docker-swarm/worker`), from one document or another.
+    /// These drivers (`k3s`), roles of drivers (`docker-swarm/worker`), or, of aiWARE, modes (`aiware/db`), from one
+    /// document or another.
     By(&'static [&'static str]),
 }
 
@@ -103,7 +106,18 @@ pub struct Form {
 
 impl Key {
     const fn new(path: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Self {
-        Self { path, kind, default: "", secret: false, only: &[], need: Need::Optional, doc, example, beside: "" }
+        Self {
+            path,
+            kind,
+            default: "",
+            secret: false,
+            only: &[],
+            need: Need::Optional,
+            unless: &[],
+            doc,
+            example,
+            beside: "",
+        }
     }
 
     const fn default(mut self, default: &'static str) -> Self {
@@ -123,6 +137,11 @@ impl Key {
 
     const fn needed_by(mut self, who: &'static [&'static str]) -> Self {
         self.need = Need::By(who);
+        self
+    }
+
+    const fn unless(mut self, who: &'static [&'static str]) -> Self {
+        self.unless = who;
         self
     }
 
@@ -151,12 +170,13 @@ impl Key {
         self.only.is_empty() || names(self.only, driver, role)
     }
 
-    /// True where this driver and role must have it.
-    pub fn is_needed(&self, driver: &str, role: &str) -> bool {
+    /// True where a node of this driver with these roles (several of aiWARE's modes, else one) must have it.
+    pub fn is_needed(&self, driver: &str, roles: &[&str]) -> bool {
+        let any = |who: &[&str]| roles.iter().any(|role| names(who, driver, role));
         match self.need {
             Need::Optional => false,
-            Need::Required => self.is_for(driver, role),
-            Need::By(who) => names(who, driver, role),
+            Need::Required => roles.iter().any(|role| self.is_for(driver, role)),
+            Need::By(who) => any(who) && !any(self.unless),
         }
     }
 

@@ -26,6 +26,12 @@ pub fn sample(role: &str, given: &[RoleValue]) -> String {
     let value_of = |path: &str| given.iter().find(|value| value.key == path).map(|value| value.value.as_str());
     let plain = |path: &str| value_of(path).map(|value| value.trim_matches('"')).unwrap_or_default();
     let (driver, join_role) = (plain("join.driver"), plain("join.role"));
+    // What a node of aiWARE is, its modes say; where the role leaves them open, the sample's own do.
+    let modes_example = keys().find(|key| key.path == "join.modes").map_or("", |key| key.example);
+    let roles: Vec<&str> = match driver {
+        "aiware" => texts(value_of("join.modes").unwrap_or(modes_example)),
+        _ => vec![join_role],
+    };
     let mut text = format!(
         "# node.toml for {role}: the keys that this role needs. Put it onto a USB stick (FAT) labelled INGOT.\n\
          # `ingot config check --role {role} node.toml` finds every mistake before a node does.\n"
@@ -36,7 +42,7 @@ pub fn sample(role: &str, given: &[RoleValue]) -> String {
             continue;
         }
         let set = given.iter().find(|value| value.key == key.path || value.key.starts_with(&format!("{}.", key.path)));
-        let needed = is_in_use(key, driver, join_role) && key.is_needed(driver, join_role);
+        let needed = is_in_use(key, driver, &roles) && key.is_needed(driver, &roles);
         if set.is_none() && !needed {
             continue;
         }
@@ -68,15 +74,21 @@ pub fn sample(role: &str, given: &[RoleValue]) -> String {
     text
 }
 
+/// The texts of a list in TOML that is on one line.
+fn texts(list: &str) -> Vec<&str> {
+    let items = list.trim_matches(['[', ']', ' ']).split(',');
+    items.map(|item| item.trim().trim_matches(['"', '\''])).filter(|item| !item.is_empty()).collect()
+}
+
 /// True where the key's table is there at all: a list has an element where it is needed, and `[join]` is where there is
 /// a driver.
-fn is_in_use(key: &Key, driver: &str, role: &str) -> bool {
+fn is_in_use(key: &Key, driver: &str, roles: &[&str]) -> bool {
     match key.table() {
         "" => true,
         "join" => !driver.is_empty(),
         table => match table.strip_suffix("[]") {
             Some(list) => keys().any(|list_key| {
-                list_key.path == list && matches!(list_key.need, Need::By(_)) && list_key.is_needed(driver, role)
+                list_key.path == list && matches!(list_key.need, Need::By(_)) && list_key.is_needed(driver, roles)
             }),
             None => !table.contains("[]") && matches!(key.need, Need::By(_)),
         },

@@ -465,6 +465,30 @@ fn a_sample_is_accepted_once_its_secrets_are_filled_in_for_every_driver_and_role
 }
 
 #[test]
+fn a_sample_for_aiware_asks_for_what_its_modes_need() {
+    let value = |key: &str, value: &str| RoleValue { key: key.into(), value: value.into(), origin: "x:1".into() };
+    for (modes, needed) in [
+        ("[\"engine\"]", &["controller"][..]),
+        ("[\"controller\", \"db\"]", &["db_password", "token"]),
+        ("[\"db\", \"redis\"]", &["controller", "db_password"]),
+        ("['nfs']", &["controller", "nfs_permitted"]),
+        ("[\"controller\", \"nfs\"]", &["db_password", "nfs_permitted", "token"]),
+    ] {
+        let text = sample("site/role", &[value("join.driver", "\"aiware\""), value("join.modes", modes)]);
+        let table: Table = toml::from_str(&text).unwrap();
+        let keys: Vec<&String> = table["join"].as_table().unwrap().keys().collect();
+        assert_eq!(keys, needed, "{text}");
+        let defaults = Document {
+            name: "role".into(),
+            format: Format::PartToml,
+            bytes: format!("[join]\ndriver = \"aiware\"\nmodes = {modes}\n").into_bytes(),
+        };
+        load(&[defaults, document(&filled(&text))[0].clone()], &Machine::default())
+            .unwrap_or_else(|e| panic!("{e}\n{text}"));
+    }
+}
+
+#[test]
 fn a_sample_has_no_more_than_the_role_needs() {
     let manager = sample("m", &given(&[("join.driver", "docker-swarm"), ("join.role", "manager")]));
     let keys_of = |text: &str| toml::from_str::<Table>(text).unwrap();

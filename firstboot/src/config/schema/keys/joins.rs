@@ -33,6 +33,7 @@ const SWARM: &[&str] = &["docker-swarm"];
 const K3S: &[&str] = &["k3s"];
 const KUBEADM: &[&str] = &["kubeadm"];
 const AIWARE: &[&str] = &["aiware"];
+const AIWARE_CONTROLLER: &[&str] = &["aiware/controller"];
 const BACKENDAI: &[&str] = &["backendai"];
 const BACKENDAI_MANAGER: &[&str] = &["backendai/manager"];
 const GLUSTER: &[&str] = &["gluster"];
@@ -128,6 +129,7 @@ pub const KEYS: &[Key] = &[
         "The controller's address; a controller itself needs none.",
     )
     .needed_by(AIWARE)
+    .unless(AIWARE_CONTROLLER)
     .only(AIWARE),
     Key::new(
         "join.secret",
@@ -178,6 +180,7 @@ pub const KEYS: &[Key] = &[
         "The init token, of `uuidgen`; a controller needs it.",
     )
     .secret()
+    .needed_by(AIWARE_CONTROLLER)
     .only(AIWARE),
     Key::new(
         "join.ca_cert_hashes",
@@ -261,6 +264,7 @@ pub const KEYS: &[Key] = &[
         "The database's password; a controller and the mode `db` need it.",
     )
     .secret()
+    .needed_by(&["aiware/controller", "aiware/db"])
     .only(AIWARE),
     Key::new("join.db_migrate", Kind::Boolean, "true", "Bring the database's schema up to date.")
         .default("`true` on a controller")
@@ -271,6 +275,7 @@ pub const KEYS: &[Key] = &[
         "\"10.77.0.0/24\"",
         "Who may mount what the mode `nfs` exports; that mode needs it.",
     )
+    .needed_by(&["aiware/nfs"])
     .only(AIWARE),
     Key::new("join.registry", Kind::Text(ENDPOINT), "\"10.77.0.21:5000\"", "A registry that is waited for.")
         .only(AIWARE),
