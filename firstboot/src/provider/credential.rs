@@ -85,6 +85,25 @@ mod tests {
     }
 
     #[test]
+    fn a_key_for_sealed_secrets_comes_the_same_ways_and_is_shown_nowhere() {
+        let keys = |host: &SimulatedHost| {
+            let found = look_with(host, look);
+            assert!(found.documents.is_empty() && found.media.is_empty(), "a key alone is no configuration");
+            assert!(!format!("{found:?}").contains("ingot-config-key"), "{found:?}");
+            found.config_keys.iter().map(|key| key.expose().to_owned()).collect::<Vec<_>>()
+        };
+        let host = host(&["io.systemd.credential.binary:ingot.config-key=aW5nb3QtY29uZmlnLWtleTE="]);
+        assert_eq!(keys(&host), ["ingot-config-key1"]);
+        host.put(
+            "/sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/ingot.config-key/raw",
+            "ingot-config-key2",
+        );
+        assert_eq!(keys(&host), ["ingot-config-key2"]);
+        host.put("/run/credentials/@system/ingot.config-key", "ingot-config-key3");
+        assert_eq!(keys(&host), ["ingot-config-key3"]);
+    }
+
+    #[test]
     fn fw_cfg_and_what_systemd_imported_come_first() {
         let host = host(&["io.systemd.credential:ingot.node.toml=version = 1"]);
         host.put("/sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/ingot.node.toml/raw", "version = 2");

@@ -60,7 +60,7 @@ mod tests {
     use std::cell::RefCell;
 
     use crate::config::{Document, Format, Machine, seal_document};
-    use crate::provider::{Found, Sources};
+    use crate::provider::{Found, Labelled, Media, NodeSources, Sources, Volume, VolumeError};
     use crate::report::Report;
     use crate::service::Service;
     use crate::status::Code;
@@ -114,6 +114,49 @@ mod tests {
         let heard = Heard::default();
         Service::new(&host, &heard, &Looks(RefCell::new(vec![Found::default()]))).run();
         assert!(heard.0.into_inner().unwrap().contains("Joined"));
+        assert_eq!(host.disk().founded, 1);
+    }
+
+    struct NoMedia;
+
+    impl Media for NoMedia {
+        fn labelled(&self, _: &[&str]) -> Vec<Labelled> {
+            Vec::new()
+        }
+        fn open(&self, _: &Labelled) -> Result<Volume, VolumeError> {
+            unreachable!("there are none")
+        }
+    }
+
+    /// The whole way through the firmware: the key and the sealed file are both credentials, and gone with the next boot.
+    #[test]
+    fn a_key_from_the_firmware_opens_what_is_sealed_and_is_kept() {
+        const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
+        const FW_CFG: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials";
+        let key = ConfigKey::generate().unwrap();
+        let text =
+            format!("version = 1\n[join]\ndriver = \"docker-swarm\"\nrole = \"manager\"\nsecret = \"{SECRET}\"\n");
+        let (text, _) = seal_document("f", text.as_bytes(), &[key.public()]).unwrap();
+        let host = SimulatedHost::default();
+        let address = crate::host::InterfaceAddress { interface: "en0".into(), address: [10, 0, 0, 2].into() };
+        host.state().addresses = vec![address];
+        let credentials = ["ingot.config-key", "ingot.node.toml"].map(|name| format!("{FW_CFG}/{name}/raw"));
+        host.put(&credentials[0], key.to_secret().expose());
+        host.put(&credentials[1], &text);
+        let heard = Heard::default();
+        Service::new(&host, &heard, &NodeSources::new(&host, &NoMedia)).run();
+        let log = heard.0.into_inner().unwrap();
+        assert!(log.contains("ConfigFound credential ingot.node.toml (fw_cfg)") && log.contains("Joined"), "{log}");
+        assert!(!log.contains(SECRET) && !log.contains(key.to_secret().expose()), "{log}");
+        assert!(!host.text("/var/lib/ingot/config.json").contains(SECRET));
+        for path in &credentials {
+            host.state().disk.files.remove(path);
+        }
+        host.reboot();
+        let heard = Heard::default();
+        Service::new(&host, &heard, &NodeSources::new(&host, &NoMedia)).run();
+        assert!(heard.0.into_inner().unwrap().contains("Joined"));
+        assert_eq!(host.disk().files[KEPT_KEYS].1, 0o600);
         assert_eq!(host.disk().founded, 1);
     }
 

@@ -56,8 +56,13 @@ impl Service<'_> {
         let missing = match self.wait_for_addresses(networks, needed, sealed, machine)? {
             Outcome::Up(have) => {
                 self.network_failures = 0;
-                if self.first_time(Code::NetworkUp) {
-                    keep(self.host).map_err(failed)?;
+                if !self.said.contains(&Code::NetworkUp) {
+                    // Before it is said: what could not be kept is kept by the next attempt. A member goes on without.
+                    match keep(self.host).map_err(failed) {
+                        Err(failure) if sealed => self.report.note(&format!("{} (going on)", failure.text)),
+                        kept => kept?,
+                    }
+                    self.said.insert(Code::NetworkUp);
                     self.report.report(Code::NetworkUp, &list(&have));
                     self.note_doubts(networks)?;
                 }
@@ -219,5 +224,5 @@ fn list(addresses: &[InterfaceAddress]) -> String {
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn failed(error: StepError) -> Failure {
-    Failure::new(Code::NetworkFailed, error.to_string())
+    Failure::new(error.storage().unwrap_or(Code::NetworkFailed), error.to_string())
 }

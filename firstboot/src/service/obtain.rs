@@ -207,9 +207,12 @@ impl Service<'_> {
     }
 
     pub(super) fn read_kept(&self) -> Result<Option<Kept>, HostError> {
-        // Where it is not there, a disk that cannot be written is no reason to stop.
-        if self.host.exists(KEPT_UNFINISHED) {
-            self.host.remove(KEPT_UNFINISHED)?;
+        // A disk that cannot be written is no reason to stop here: a member goes on, and what has to write says so itself.
+        if self.host.exists(KEPT_UNFINISHED)
+            && let Err(error) = self.host.remove(KEPT_UNFINISHED)
+        {
+            let Some(code) = error.storage() else { return Err(error) };
+            self.report.report(code, &format!("{error}; it holds secrets, and goes when the disk can be written"));
         }
         let Some(bytes) = self.host.read(KEPT, MAXIMUM_KEPT_BYTES)? else { return Ok(None) };
         let kept: Option<Kept> = serde_json::from_slice(&bytes).ok().filter(|kept: &Kept| kept.version == 1);

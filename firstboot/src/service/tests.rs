@@ -104,8 +104,6 @@ fn killed(host: &SimulatedHost, media: Vec<Found>) -> bool {
 fn outcome(host: &SimulatedHost) -> Disk {
     let mut disk = host.disk();
     disk.files.remove(JOURNAL);
-    // Which network worked is remembered where that can be written; nothing waits for it.
-    disk.files.retain(|path, _| !path.starts_with("/var/lib/ingot/network/"));
     disk.loads = 0;
     disk
 }

@@ -54,8 +54,6 @@ fn check_arrived(host: &SimulatedHost, heard: &Heard, reference: &SimulatedHost,
     assert_eq!(journal.cut_off, 0, "{what}: the journal is whole");
     assert_eq!(journal.joined(), Some(("docker-swarm", "node1")), "{what}");
     assert_eq!(host.text(JOURNAL).matches("\"event\":\"joined\"").count(), 1, "{what}: sealed exactly once");
-    // A network that worked while nothing could be written is remembered by the next start.
-    run(host, vec![Found::default()]);
     let points = host.points();
     run(host, vec![Found::default()]);
     assert!(host.points() - points <= 3, "{what}: another start does nothing but start the engine");
@@ -179,6 +177,15 @@ fn a_member_stays_one_on_a_read_only_disk() {
     host.reboot();
     host.refuse(Errno::ROFS, 0, Duration::MAX);
     assert_eq!(run(&host, vec![Found::default()]).codes().last(), Some(&500));
+    // What a power cut left of a configuration that was being kept does not hold it up either, and is said.
+    const LEFT: &str = "/var/lib/ingot/.config.json.ingot-new";
+    host.put(LEFT, "{");
+    let heard = run(&host, vec![Found::default()]);
+    assert_eq!(heard.codes().last(), Some(&500));
+    assert!(heard.text(Code::VarReadOnly).contains(".config.json.ingot-new"), "{:?}", heard.codes());
+    host.state().power.fault = None;
+    assert_eq!(run(&host, vec![Found::default()]).text(Code::VarReadOnly), "");
+    assert!(!host.exists(LEFT));
 }
 
 #[test]
