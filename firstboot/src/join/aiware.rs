@@ -15,7 +15,7 @@ use super::unit::{self, UnitState};
 use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, Retry, START_DOCKER, start_docker};
 use crate::config::{Aiware, HttpUrl, Secret};
 use crate::host::Host;
-use crate::http::{HttpRequest, Method, Trust};
+use crate::http::{HttpReason, HttpRequest, Method, Trust};
 use crate::step::Effect;
 
 const ENVIRONMENT: &str = "/etc/systemd/system/aiware-agent.service.env";
@@ -87,8 +87,15 @@ impl AiwareDriver {
             timeout: Duration::from_secs(10),
             limit: 64 * 1024,
         };
-        let response =
-            host.http(&request).map_err(|error| JoinError::NoManagerYet(format!("the controller {url}: {error}")))?;
+        let response = host.http(&request).map_err(|error| {
+            let text = format!("the controller {url}: {error}");
+            // Waiting does not mend that; a clock that no certificate fits is set meanwhile.
+            if matches!(error.reason, HttpReason::Certificate(_)) {
+                JoinError::WrongAuthority(text)
+            } else {
+                JoinError::NoManagerYet(text)
+            }
+        })?;
         match response.status {
             200..=299 => Ok(()),
             401 | 403 => Err(JoinError::TokenRefused(format!("the controller {url}: HTTP {}", response.status))),

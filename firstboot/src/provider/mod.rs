@@ -29,7 +29,7 @@ mod nocloud;
 mod results;
 mod signed;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod volume;
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+mod bad_media;
 mod power;
 mod secrets;
 

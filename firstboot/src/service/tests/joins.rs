@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::host::simulated::Program;
+use crate::http::HttpReason;
 use crate::join::stand_ins::{
     AgentStandIn, GlusterStandIn, JoinProgramStandIn, K3sStandIn, KubeadmStandIn, MountsStandIn,
 };
@@ -311,6 +312,22 @@ fn refusals_have_their_codes_and_no_secrets() {
         let heard = heard_before_giving_up(&host, &swarm);
         assert!(heard.codes().contains(&code.number()), "{words}: {:?}", heard.codes());
     }
+    // A controller that an authority vouches for which the node does not trust.
+    let aiware = kind("aiware engine");
+    for (reason, code) in [
+        (HttpReason::Certificate("no authority that this node trusts has signed it".into()), 943),
+        (HttpReason::Connection("connection refused".into()), 410),
+    ] {
+        let host = set_up(&aiware);
+        host.state().answers = [(String::new(), vec![Err(reason)])].into();
+        let heard = heard_before_giving_up(&host, &aiware.join);
+        assert!(heard.codes().contains(&code), "{:?}", heard.codes());
+    }
+    // A living machine has the name already, says the manager.
+    let host = machine();
+    host.state().rendezvous = vec![Err(Refusal::DuplicateName)];
+    let heard = heard_before_giving_up(&host, &swarm);
+    assert!(heard.text(Code::DuplicateName).contains("10.77.0.10"), "{:?}", heard.codes());
     // A second living machine of one name, and a dead one.
     let host = machine();
     host.install(KubeadmStandIn { nodes: [("n1".to_owned(), true)].into(), ..KubeadmStandIn::default() });
