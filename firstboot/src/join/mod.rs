@@ -34,6 +34,8 @@ use std::time::Duration;
 pub use backoff::{Backoff, Retry};
 pub use error::JoinError;
 pub use exec::EXEC_SECRETS;
+#[cfg(any(test, fuzzing))]
+pub(crate) use kubernetes::spki_pin;
 pub use scrub::scrub;
 
 use crate::clock;
