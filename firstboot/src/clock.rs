@@ -37,6 +37,8 @@ use crate::config::{Gate, NodeConfig, System, Url};
 use crate::host::{Host, HostError};
 use civil::Civil;
 use https::ServerDate;
+#[cfg(any(test, fuzzing))]
+pub(crate) use https::validity;
 
 /// What the image says about itself.
 pub const IMAGE_FACTS: &str = "/usr/lib/ingot/image.json";

@@ -10,22 +10,29 @@ use std::io;
 
 use uuid::Uuid;
 
-use crate::config::{Document, Format, Machine, check, load};
+use crate::clock::validity;
+use crate::config::sealed::{ConfigKey, PublicKey, SealError, check_form, open};
+use crate::config::{Certificate, Document, Format, Machine, Secret, check, load};
+use crate::disk::content::{Content, inspect};
+use crate::join::{scrub, spki_pin};
 use crate::stage1::gpt::{self, Geometry, Table, crc32};
 use crate::stage1::modules::index::{Index, name_of};
 use crate::stage1::storage::{Section, Source, Storage};
 use crate::stage1::verity::{BLOCK, Checker, Superblock};
 use crate::stage1::{cmdline, ext4, layout};
 use crate::step::network::{Facts, render};
-use crate::{journal, rendezvous};
+use crate::{journal, provider, rendezvous};
 
 /// A function to feed with any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its directory in the corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 17] = [
+    ("certificate", certificate),
     ("command_line", command_line),
+    ("disk_content", disk_content),
     ("ext4", ext4),
+    ("firmware", firmware),
     ("gpt", gpt),
     ("journal", journal),
     ("meta_data", meta_data),
@@ -33,7 +40,9 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("modules_index", modules_index),
     ("network_config", network_config),
     ("node_toml", node_toml),
+    ("printed", printed),
     ("rendezvous", rendezvous),
+    ("sealed", sealed),
     ("user_data", user_data),
     ("verity", verity),
 ];
@@ -69,6 +78,17 @@ impl Storage for Disk {
     }
 }
 
+/// Certificates: in PEM as a configuration has them, and one in DER as a server shows it.
+pub fn certificate(bytes: &[u8]) {
+    let _ = validity(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    let pin = spki_pin(&text);
+    assert!(pin.is_none_or(|pin| pin.len() == "sha256:".len() + 64));
+    for one in Certificate::all_in(&text).unwrap_or_default() {
+        assert_eq!(Certificate::all_in(one.pem()), Ok(vec![one.clone()]));
+    }
+}
+
 /// The kernel's command line.
 pub fn command_line(bytes: &[u8]) {
     let line = String::from_utf8_lossy(bytes);
@@ -82,6 +102,23 @@ pub fn command_line(bytes: &[u8]) {
     }
 }
 
+/// A disk that is claimed: its beginning, and its end where it is longer than what is looked at. Nothing but zeros is
+/// blank. The first byte says how far apart the two are.
+pub fn disk_content(bytes: &[u8]) {
+    let Some((gap, bytes)) = bytes.split_first() else { return };
+    let size = bytes.len() as u64 + (u64::from(*gap) << 13);
+    let read = |offset: u64, length: u64| {
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+        let (from, until) = if offset == 0 { (0, place(length)) } else { (bytes.len() - place(length), bytes.len()) };
+        let mut read = bytes[from..until].to_vec();
+        read.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+        Ok::<_, io::Error>(read)
+    };
+    let found = inspect(size, read);
+    let blank = bytes.iter().all(|byte| *byte == 0);
+    assert!(found.is_ok_and(|found| (found == Content::Blank) == blank && !found.to_string().is_empty()));
+}
+
 /// The superblock of the state partition.
 pub fn ext4(bytes: &[u8]) {
     let mut disk = Disk(bytes.to_vec());
@@ -92,6 +129,11 @@ pub fn ext4(bytes: &[u8]) {
             assert!(found.block_bytes.is_power_of_two() && found.block_bytes <= 65536);
         }
     }
+}
+
+/// What a machine's firmware holds: the SMBIOS table, the serial number with a NoCloud address, a medium's boot sector.
+pub fn firmware(bytes: &[u8]) {
+    provider::fuzz(bytes);
 }
 
 /// A disk with a partition table. The first byte says which sectors it has, and whether checksums are put right,
@@ -222,6 +264,18 @@ pub fn node_toml(bytes: &[u8]) {
     document("part.toml", Format::PartToml, bytes);
 }
 
+/// What a program prints that knows the secret.
+pub fn printed(bytes: &[u8]) {
+    const SECRET: &str = "kV0lmS1TzqYb3Hn8";
+    const TOKEN: &str = "SWMTKN-1-3pu6hszjas19xyp7ghgosyx9k8atbfcr8p2is99znpy26u2lkl-1awxwuwd3z9j1z3puu7rcgdbx";
+    let text = String::from_utf8_lossy(bytes);
+    let (before, after) = text.split_at(text.floor_char_boundary(text.len() / 2));
+    for (inside, secrets) in [(SECRET, [Secret::new(SECRET)]), (TOKEN, [Secret::new("")])] {
+        let clean = scrub(&format!("{before}{inside}{after}"), &[&secrets[0]]);
+        assert!(!clean.contains(inside), "{clean}");
+    }
+}
+
 /// `modules.dep`, `modules.alias`, `modules.softdep` and `modules.builtin`, each ended by a NUL.
 pub fn modules_index(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -243,6 +297,20 @@ pub fn modules_index(bytes: &[u8]) {
 /// A manager or a node that does not have the cluster's secret.
 pub fn rendezvous(bytes: &[u8]) {
     rendezvous::fuzzing::fuzz(bytes);
+}
+
+/// A sealed value, and a signature: without the keys nothing opens and nothing is good.
+pub fn sealed(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let key = format!("ingot-config-secret-v1:{}=", "AQEB".repeat(10) + "AQE");
+    let keys: Vec<ConfigKey> = key.parse().into_iter().collect();
+    assert_eq!(keys.len(), 1);
+    let form = check_form(&text);
+    let opened = open("join.secret", &text, &keys);
+    assert!(opened.is_err(), "{opened:?}");
+    assert!(form.is_err() || !matches!(opened, Err(SealError::Form)));
+    let _ = (text.parse::<ConfigKey>(), text.parse::<PublicKey>());
+    provider::fuzz_signature(bytes);
 }
 
 /// A hash partition: superblock and tree. Nothing of it may be believed for a root hash that is not its own.

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod der;
 pub mod disk;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -24,6 +24,7 @@ use rustls::{
 use super::Vouch;
 use super::civil::Civil;
 use crate::config::Url;
+use crate::der;
 use crate::http::SYSTEM_AUTHORITIES;
 
 /// How long asking one server may take.
@@ -227,41 +228,10 @@ impl ServerCertVerifier for AtItsOwnTime {
 }
 
 /// From when to when a certificate is valid (RFC 5280, section 4.1), in seconds since 1970; `None` where it is none.
-fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
-    let (0x30, certificate, _) = element(certificate)? else { return None };
-    let (0x30, mut rest, _) = element(certificate)? else { return None };
-    // The version, where it is there, then the serial number, the algorithm and the issuer.
-    if let (0xa0, _, after) = element(rest)? {
-        rest = after;
-    }
-    for expected in [0x02, 0x30, 0x30] {
-        let (tag, _, after) = element(rest)?;
-        if tag != expected {
-            return None;
-        }
-        rest = after;
-    }
-    let (0x30, validity, _) = element(rest)? else { return None };
-    let (tag, from, rest) = element(validity)?;
-    let from = moment(tag, from)?;
-    let (tag, until, _) = element(rest)?;
-    Some((from, moment(tag, until)?))
-}
-
-/// The first DER element: its tag, its content, and what follows it.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x83 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
+pub fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
+    let from = der::element(der::certificate(certificate)?.validity)?;
+    let until = der::element(from.after)?;
+    Some((moment(from.tag, from.content)?, moment(until.tag, until.content)?))
 }
 
 /// A `UTCTime` or a `GeneralizedTime`, in the one form that certificates have; the time before 1970 is 0.

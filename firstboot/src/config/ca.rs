@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::fields::Fields;
 use super::problem::Findings;
 use super::tree::{Node, Value};
+use crate::der;
 
 /// The most certificates.
 const MAXIMUM_CERTIFICATES: usize = 100;
@@ -81,19 +82,10 @@ impl FromStr for Certificate {
 
 /// True for a DER SEQUENCE that holds a SEQUENCE and ends where it says: the outer form of every certificate
 /// (X.690 section 8.1.3, RFC 5280 section 4.1).
-fn is_sequence_of_whole_length(der: &[u8]) -> bool {
-    let Some((0x30, rest)) = der.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
-    let Some((&first, rest)) = rest.split_first() else { return false };
-    let (length, content) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let count = usize::from(first & 0x7f);
-        let Some((bytes, content)) = rest.split_at_checked(count).filter(|_| (1..=4).contains(&count)) else {
-            return false;
-        };
-        (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), content)
-    };
-    content.len() == length && content.first() == Some(&0x30)
+fn is_sequence_of_whole_length(bytes: &[u8]) -> bool {
+    der::element(bytes).is_some_and(|outer| {
+        outer.tag == der::SEQUENCE && outer.after.is_empty() && outer.content.first() == Some(&der::SEQUENCE)
+    })
 }
 
 /// Reads `[ca]`.

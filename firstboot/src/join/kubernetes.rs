@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::JoinError;
+use crate::der;
 use crate::host::Host;
 use crate::rendezvous::to_hex;
 
@@ -109,40 +110,8 @@ pub fn alive(name: &str) -> String {
 pub fn spki_pin(pem: &str) -> Option<String> {
     let body = pem.split_once("-----BEGIN CERTIFICATE-----")?.1.split_once("-----END CERTIFICATE-----")?.0;
     let der = STANDARD.decode(body.split_ascii_whitespace().collect::<String>()).ok()?;
-    // Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version OPTIONAL, serialNumber, signature, issuer,
-    // validity, subject, subjectPublicKeyInfo, ... }, ... } (RFC 5280, section 4.1).
-    let certificate = element(&der)?.content;
-    let mut rest = element(certificate)?.content;
-    let first = element(rest)?;
-    if first.tag == 0xa0 {
-        rest = first.after;
-    }
-    for _ in 0..5 {
-        rest = element(rest)?.after;
-    }
-    let spki = element(rest).filter(|spki| spki.tag == 0x30)?;
-    Some(format!("sha256:{}", to_hex(&Sha256::digest(spki.whole))))
-}
-
-/// One element of DER.
-struct Element<'a> {
-    tag: u8,
-    whole: &'a [u8],
-    content: &'a [u8],
-    after: &'a [u8],
-}
-
-fn element(bytes: &[u8]) -> Option<Element<'_>> {
-    let (&tag, &first) = (bytes.first()?, bytes.get(1)?);
-    let (header, length) = if first < 0x80 {
-        (2, usize::from(first))
-    } else {
-        let count = usize::from(first & 0x7f);
-        let digits = bytes.get(2..2 + count).filter(|_| (1..=4).contains(&count))?;
-        (2 + count, digits.iter().fold(0_usize, |length, digit| length << 8 | usize::from(*digit)))
-    };
-    let end = header.checked_add(length)?;
-    Some(Element { tag, whole: bytes.get(..end)?, content: bytes.get(header..end)?, after: bytes.get(end..)? })
+    let key = der::certificate(&der)?.public_key;
+    Some(format!("sha256:{}", to_hex(&Sha256::digest(key))))
 }
 
 #[cfg(test)]

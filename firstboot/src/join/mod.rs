@@ -35,6 +35,8 @@ pub use backoff::{Backoff, Retry};
 pub use error::JoinError;
 pub use exec::EXEC_SECRETS;
 pub use k3s::API_PORT as K3S_API_PORT;
+#[cfg(any(test, fuzzing))]
+pub(crate) use kubernetes::spki_pin;
 pub use scrub::scrub;
 
 use crate::clock;

@@ -15,18 +15,41 @@ pub fn scrub(text: &str, secrets: &[&Secret]) -> String {
             clean = clean.replace(password, SHOWN);
         }
     }
-    let is_edge = |c: char| c.is_whitespace() || "\"'`,;()[]{}<>=".contains(c);
+    let clean = without_cluster_tokens(&clean);
+    let is_edge = |c: char| !c.is_ascii_alphanumeric() && c != '.';
     clean
         .split_inclusive(is_edge)
         .map(|piece| {
-            let word = piece.trim_end_matches(is_edge);
-            let bare = word.trim_end_matches(['.', ':']);
-            let token = bare.starts_with("SWMTKN-") && bare.len() > 60
-                || bare.starts_with("K10") && bare.contains("::")
-                || judge_bootstrap_token(bare).is_ok();
+            let word = piece.trim_end_matches(is_edge).trim_end_matches('.');
+            let token = judge_bootstrap_token(word).is_ok();
             if token { format!("{SHOWN}{}", &piece[word.len()..]) } else { piece.to_owned() }
         })
         .collect()
+}
+
+/// `text` without Swarm's and k3s's tokens, wherever in a word they begin.
+fn without_cluster_tokens(text: &str) -> String {
+    let (mut clean, mut rest) = (String::new(), text);
+    while let Some(start) = ["SWMTKN-", "K10"].into_iter().filter_map(|begin| rest.find(begin)).min() {
+        let (before, found) = rest.split_at(start);
+        clean.push_str(before);
+        let swarm = found.starts_with("SWMTKN-");
+        let is_part = |c: char| match swarm {
+            true => c.is_ascii_alphanumeric() || c == '-',
+            false => !c.is_whitespace() && !"\"'`,;()[]{}<>=".contains(c),
+        };
+        let (token, after) = found.split_at(found.find(|c| !is_part(c)).unwrap_or(found.len()));
+        if swarm && token.len() > 60 || !swarm && token.contains("::") {
+            clean.push_str(SHOWN);
+            rest = after;
+        } else {
+            // No token, but one may begin within it.
+            let (first, others) = found.split_at(1);
+            clean.push_str(first);
+            rest = others;
+        }
+    }
+    clean + rest
 }
 
 #[cfg(test)]
@@ -46,6 +69,9 @@ mod tests {
         for leak in ["pa55word", "f395", "aaaa", "bbbb"] {
             assert!(!clean.contains(leak), "{clean}");
         }
+        let glued =
+            scrub(&format!("token:{} at=join/07401b.f395accd246ae52d.", "SWMTKN-1-".to_owned() + &"c".repeat(60)), &[]);
+        assert_eq!(glued, "token:(secret) at=join/(secret).");
         assert!(clean.contains("kubeadm join --token (secret)") && clean.contains("no;"), "{clean}");
         assert_eq!(scrub("nothing to hide: a.b", &[]), "nothing to hide: a.b");
     }

@@ -107,6 +107,14 @@ fn fat_label(sector: &[u8; 512]) -> Option<String> {
     (!label.is_empty() && label != "NO NAME").then(|| label.to_owned())
 }
 
+/// A boot sector's label is printed as it is: it must be short.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    if let Some(sector) = bytes.first_chunk() {
+        assert!(fat_label(sector).is_none_or(|label| (1..=11).contains(&label.len())));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

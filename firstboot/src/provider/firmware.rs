@@ -121,6 +121,16 @@ fn escaped(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
+/// No string may hold a zero, or come from nowhere.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(table: &[u8]) {
+    for wanted in [0, 1, OEM_STRINGS] {
+        let found = strings_of(table, wanted);
+        assert!(found.iter().map(|string| string.chars().count()).sum::<usize>() <= table.len());
+        assert!(found.iter().all(|string| !string.is_empty() && !string.contains('\0')));
+    }
+}
+
 /// An SMBIOS table with these OEM strings, for tests.
 #[cfg(test)]
 pub fn table_with(strings: &[&str]) -> Vec<u8> {

@@ -47,6 +47,17 @@ pub use signed::test_keys;
 pub use signed::{SignatureError, Signed, keep_signed, newest_signature};
 pub use volume::{Volume, VolumeError};
 
+/// Reads any bytes as what the firmware and a medium's boot sector hold.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    firmware::fuzz(bytes);
+    nocloud::fuzz(bytes);
+    devices::fuzz(bytes);
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use signed::fuzz as fuzz_signature;
+
 /// Where the role's defaults lie on the image.
 pub const ROLE_DEFAULTS: &str = "/usr/lib/ingot/role.toml";
 

@@ -190,6 +190,16 @@ fn directory_seed(surroundings: &Surroundings<'_>, provider: &str, directory: &s
     found
 }
 
+/// Whatever stands in a serial number, it becomes a meta-data that can be read, or a name that cannot be one.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let Some(seed) = Seed::parse(&String::from_utf8_lossy(bytes)) else { return };
+    let Some(document) = seed.meta_data("serial") else { return };
+    if let Err(error) = crate::config::load(&[document], &crate::config::Machine::default()) {
+        assert!(seed.hostname.is_some() && error.to_string().contains("hostname"), "{error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{answers, look_with};

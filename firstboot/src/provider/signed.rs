@@ -128,6 +128,20 @@ pub fn newest_signature(found: &Found, keys: &[SiteKey]) -> u64 {
     times.filter_map(Result::ok).max().unwrap_or(0)
 }
 
+/// No bytes are a good signature by a key that nobody here has.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(signature: &[u8]) {
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let document = Document {
+        name: "INGOT:node.toml".to_owned(),
+        format: crate::config::Format::NodeToml,
+        bytes: b"version = 1\n".to_vec(),
+    };
+    let keys: Vec<SiteKey> = KEY.parse().into_iter().collect();
+    assert_eq!(keys.len(), 1);
+    assert!(signed_at(&document, Some(&signature.to_vec()), &keys).is_err());
+}
+
 #[cfg(test)]
 #[allow(missing_docs, clippy::missing_panics_doc, clippy::new_without_default)]
 pub mod test_keys {
