@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use rustls::CertificateError;
 use rustls::crypto::ring;
+use ureq::ProxyProtocol;
 use ureq::config::{Config, RedirectAuthHeaders};
 use ureq::http::{Request, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
+use super::forward::Forward;
 use super::proxy::{Environment, proxy_for};
 use super::{HttpError, HttpReason, HttpRequest, HttpResponse, Method, SYSTEM_AUTHORITIES, Trust, shown};
 use crate::config::HostAddress;
@@ -64,23 +66,29 @@ pub(crate) fn exchange(
     let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
     let proxy = proxy_for(if https { "https" } else { "http" }, uri.host().unwrap_or_default(), port, environment);
     // The error would repeat the address, and that may hold a password.
-    let Ok(proxy) = proxy.as_deref().map(ureq::Proxy::new).transpose() else {
-        return Err(failed(HttpReason::Connection("the proxy's address cannot be used".into())));
+    let proxy = proxy.as_deref().map(ureq::Proxy::new).transpose().ok();
+    let usable = |proxy: &ureq::Proxy| matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https);
+    let Some(proxy) = proxy.filter(|proxy| proxy.as_ref().is_none_or(usable)) else {
+        let text = "the proxy's address cannot be used; it must begin with http:// or https://";
+        return Err(failed(HttpReason::Connection(text.into())));
     };
     let get = request.method == Method::Get;
-    let config = Config::builder()
-        .user_agent(concat!("ingot-firstboot/", env!("CARGO_PKG_VERSION")))
-        .accept_encoding("identity")
-        .http_status_as_error(false)
-        .https_only(https)
-        .max_redirects(if get { REDIRECTS } else { 0 })
-        .redirect_auth_headers(RedirectAuthHeaders::Never)
-        .timeout_global(Some(request.timeout))
-        .max_idle_connections(0)
-        .proxy(proxy)
-        .tls_config(tls)
-        .build();
-    let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Names(host.clone()));
+    let config = |proxy| {
+        Config::builder()
+            .user_agent(concat!("ingot-firstboot/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .http_status_as_error(false)
+            .https_only(https)
+            .max_redirects(if get { REDIRECTS } else { 0 })
+            .redirect_auth_headers(RedirectAuthHeaders::Never)
+            .timeout_global(Some(request.timeout))
+            .max_idle_connections(0)
+            .proxy(proxy)
+            .tls_config(tls.clone())
+            .build()
+    };
+    let connector = Forward { direct: config(None), others: DefaultConnector::default() };
+    let agent = ureq::Agent::with_parts(config(proxy), connector, Names(host.clone()));
     let method = match request.method {
         Method::Get => "GET",
         Method::Post => "POST",

@@ -12,9 +12,11 @@
 //!
 //! Names are resolved through [`Host::resolve`](crate::host::Host::resolve) (a static program has no name service
 //! switch). The proxies of the environment are used: `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, in
-//! small letters or capitals; they must allow `CONNECT`.
+//! small letters or capitals. As with curl and Go, an `http` address is asked for with its whole address, and `CONNECT`
+//! is for `https`.
 
 mod client;
+mod forward;
 mod proxy;
 #[cfg(test)]
 pub mod test_server;

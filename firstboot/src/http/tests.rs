@@ -152,26 +152,94 @@ fn redirects_are_followed_and_come_to_an_end() {
     assert_eq!(ask(&HttpRequest::get(&round, 10)).unwrap_err().reason, HttpReason::Redirects);
 }
 
-#[test]
-fn the_proxy_of_the_environment_is_asked() {
+/// A proxy that answers one connection with these, one after the other; gives what it was asked.
+fn proxy_with(answers: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = listener.local_addr().unwrap().to_string();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let connect = read_request(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        read_request(&mut stream);
-        stream.write_all(&response("200 OK", "", "through")).unwrap();
+        let mut asked = Vec::new();
+        for answer in answers {
+            asked.push(read_request(&mut stream));
+            stream.write_all(&answer).unwrap();
+        }
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
-        connect
+        asked
     });
-    let environment = |name: &str| (name == "HTTP_PROXY").then(|| proxy.clone());
-    // The name is the proxy's to resolve.
-    let request = HttpRequest::get("http://config.invalid:8080/node.toml", 100);
+    (proxy, server)
+}
+
+#[test]
+fn a_plain_address_is_asked_of_the_proxy_as_it_is() {
+    let (proxy, server) = proxy_with(vec![response("200 OK", "", "through")]);
+    let environment = |name: &str| (name == "HTTP_PROXY").then(|| format!("http://u:p%3Aq@{proxy}"));
+    // The name is the proxy's to resolve, and its password is not the server's.
+    let request = HttpRequest {
+        method: Method::Post,
+        body: b"what is sent",
+        ..HttpRequest::get("http://config.invalid:8080/node.toml?a=b", 100)
+    };
     let answer = exchange(&RealHost::default(), &request, &environment).unwrap();
     assert_eq!(answer.body, b"through");
-    assert!(server.join().unwrap().starts_with("CONNECT config.invalid:8080 "));
+    let asked = server.join().unwrap().remove(0);
+    assert!(asked.starts_with("POST http://config.invalid:8080/node.toml?a=b HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("\r\nProxy-Authorization: Basic dTpwOnE=\r\n"), "{asked}");
+    assert!(asked.to_lowercase().contains("\r\nhost: config.invalid:8080\r\n"), "{asked}");
+    assert!(asked.ends_with("\r\n\r\nwhat is sent"), "{asked}");
+}
+
+#[test]
+fn what_is_longer_than_a_buffer_passes_the_proxy_whole() {
+    let (proxy, server) = proxy_with(vec![response("204 Taken", "", "")]);
+    let environment = |name: &str| (name == "http_proxy").then(|| proxy.clone());
+    let body: Vec<u8> = (0..600_000_u32).map(|count| b'a' + u8::try_from(count % 26).unwrap()).collect();
+    let request = HttpRequest { method: Method::Put, body: &body, ..HttpRequest::get("http://config.invalid/x", 100) };
+    assert_eq!(exchange(&RealHost::default(), &request, &environment).unwrap().status, 204);
+    let asked = server.join().unwrap().remove(0);
+    assert_eq!(asked.split_once("\r\n\r\n").unwrap().1.as_bytes(), body);
+}
+
+#[test]
+fn a_tunnel_is_asked_for_where_it_is_encrypted() {
+    let (proxy, server) = proxy_with(vec![b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_vec()]);
+    let environment = |name: &str| (name == "https_proxy").then(|| proxy.clone());
+    // No authority is asked for before the tunnel stands.
+    let directory = tempfile::tempdir().unwrap();
+    let Some(other) = tls(directory.path(), VALID) else { return };
+    let request = HttpRequest { trust: Trust::Pinned(&other.authority), ..HttpRequest::get("https://far.invalid/", 1) };
+    let error = exchange(&RealHost::default(), &request, &environment).unwrap_err();
+    assert!(error.to_string().contains("the proxy refuses"), "{error}");
+    assert!(server.join().unwrap()[0].starts_with("CONNECT far.invalid:443 "));
+}
+
+#[test]
+fn a_proxy_that_nobody_can_speak_to_is_named_without_its_password() {
+    let environment = |name: &str| (name == "all_proxy").then(|| "socks5://u:hidden@127.0.0.1:1".to_owned());
+    let error = exchange(&RealHost::default(), &HttpRequest::get("http://h/", 1), &environment).unwrap_err();
+    assert!(error.to_string().contains("must begin with http://"), "{error}");
+    assert!(!error.to_string().contains("hidden"), "{error}");
+}
+
+/// The peer is curl, which everybody's proxies work with.
+#[test]
+fn the_proxy_is_asked_as_curl_asks_it() {
+    let first_line = |asked: &str| asked.lines().next().unwrap_or_default().to_owned();
+    let with_curl = |url: &str| {
+        let (proxy, server) = proxy_with(vec![response("200 OK", "", "")]);
+        #[allow(clippy::disallowed_methods)] // a peer of the test
+        let ran = std::process::Command::new("curl")
+            .args(["--silent", "--noproxy", "", "--proxy", &format!("http://{proxy}"), url])
+            .output();
+        ran.ok().map(|_| first_line(&server.join().unwrap()[0]))
+    };
+    for url in ["http://config.invalid/node.toml?x=y", "http://config.invalid:8080/"] {
+        let Some(expected) = with_curl(url) else { return skip("curl is not installed") };
+        let (proxy, server) = proxy_with(vec![response("200 OK", "", "")]);
+        let environment = |name: &str| (name == "http_proxy").then(|| proxy.clone());
+        exchange(&RealHost::default(), &HttpRequest::get(url, 100), &environment).unwrap();
+        assert_eq!(first_line(&server.join().unwrap()[0]), expected);
+    }
 }
 
 fn tls(directory: &Path, valid: (&str, &str)) -> Option<TlsServer> {

@@ -29,6 +29,12 @@ pub fn look(surroundings: &Surroundings<'_>, found: &mut Found) {
     }
 }
 
+/// Whether a document with this name is from a medium.
+pub fn is_label_of(document: &str) -> bool {
+    let label = document.split_once(':').map_or("", |(label, _)| label);
+    KINDS.iter().any(|(known, _)| known.eq_ignore_ascii_case(label))
+}
+
 /// Looks at the media with one label. Two that say the same are as good as one; of two that differ nobody knows which
 /// is meant, so neither counts until one is pulled out.
 fn look_at_kind(media: &dyn Media, machine: &Machine, label: &str, read: Reader) -> Found {

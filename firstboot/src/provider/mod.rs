@@ -84,6 +84,11 @@ pub struct Found {
 }
 
 impl Found {
+    /// Whether a volume that somebody has plugged in says something; a credential or a server does not count.
+    pub fn is_on_media(&self) -> bool {
+        self.documents.iter().any(|document| medium::is_label_of(&document.name))
+    }
+
     /// Adds what was found elsewhere, with a higher precedence.
     pub fn absorb(&mut self, other: Found) {
         self.documents.extend(other.documents);

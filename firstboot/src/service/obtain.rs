@@ -2,7 +2,7 @@
 //!
 //! Until the node has joined, a medium wins over what was read earlier; what was read and is valid is kept on the
 //! state partition, so the medium may be pulled out. A source that is named and does not answer is waited for: for ever
-//! where there is nothing else, for a minute where media are enough. Once the node has joined, its configuration is
+//! where there is nothing else, for a minute where media say something. Once the node has joined, its configuration is
 //! sealed (`sealed`), and nobody with a USB stick makes it another node.
 
 use std::time::Duration;
@@ -107,7 +107,10 @@ impl Service<'_> {
             if keys.learn(self.host, &found.config_keys)? > 0 && !std::mem::replace(&mut said_no_key, true) {
                 self.report.note("a config key that was found is no key of `ingot keys generate --kind config`");
             }
-            if !found.documents.is_empty() && (found.pending.is_empty() || waited >= MEDIUM_SECONDS) {
+            // What somebody has brought by hand is enough where a server is dead. What a hypervisor or another server says is
+            // not: it lies below what is still to come, and a node that went on with it would seal half a configuration.
+            let enough = found.pending.is_empty() || waited >= MEDIUM_SECONDS && found.is_on_media();
+            if !found.documents.is_empty() && enough {
                 // A configuration that was refused is looked at again when it changes, and named again now and then.
                 let again =
                     refused.as_ref().is_none_or(|(before, at)| *before != found || waited - at >= REPEAT_SECONDS);

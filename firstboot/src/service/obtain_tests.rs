@@ -47,6 +47,20 @@ fn a_stick_that_is_enough_does_not_wait_for_ever_for_a_dead_server() {
 }
 
 #[test]
+fn a_credential_alone_is_no_reason_to_go_on_without_a_server() {
+    let host = machine();
+    let credential = |name: &str| {
+        let mut found = stick(name);
+        found.documents[0].name = "credential:ingot.node.toml".into();
+        found
+    };
+    let both = Found { pending: pending().pending, ..credential("half") };
+    let heard = run(&host, [vec![both; 500], vec![credential("whole")]].concat());
+    assert_eq!(host.state().hostname, "whole");
+    assert!(heard.text(Code::WaitingForConfig).contains("no connection"));
+}
+
+#[test]
 fn what_was_read_before_is_enough_to_go_on_after_a_power_cut() {
     let host = machine();
     host.state().plug = Some(30);
