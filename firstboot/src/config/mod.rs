@@ -26,6 +26,7 @@ mod document;
 mod explain;
 mod fields;
 mod file;
+mod hidden;
 mod join;
 pub mod network;
 mod node;
