@@ -69,7 +69,7 @@ pub use problem::{ConfigError, Problem};
 pub use proxy::{NoProxy, PROXY_KEYS, Proxy, ProxyUrl};
 pub use quantity::{Bytes, Share, SizeRange};
 pub use reporting::{ReportTo, TimeFrom, Url};
-pub use run::{Command, Run};
+pub use run::{Command, MAXIMUM_COMMANDS, Run};
 pub use sample::SAMPLE;
 pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret, judge_credential};

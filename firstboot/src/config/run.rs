@@ -16,7 +16,7 @@ use super::tree::{Node, Value};
 const KEYS: &[&str] = &["boot", "first", "repeat", "allow_commands"];
 
 /// The most commands of a list, and the most bytes of one.
-const MAXIMUM_COMMANDS: usize = 100;
+pub const MAXIMUM_COMMANDS: usize = 100;
 const MAXIMUM_COMMAND_BYTES: usize = 64 * 1024;
 
 /// Commands.
@@ -134,7 +134,7 @@ fn script(node: &Node) -> Result<String, String> {
 }
 
 /// An argument as the shell reads it back.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
