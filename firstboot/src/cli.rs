@@ -1,4 +1,5 @@
-//! The `firstboot` command: `run` (the service), `status`, `check`, `medium`, `unseal` and `leave`.
+//! The `firstboot` command: `run` (the service), `status`, `check`, `medium`, `unseal`, `leave` and
+//! `release-disk`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input; of `status` also 3: the node is on its way.
 
@@ -50,6 +51,11 @@ enum Command {
     Screen,
     /// Leaves the cluster, for good: another configuration makes the node join again
     Leave,
+    /// Gives up what a disk of [[disk]] or [swap] holds: empty or listed under wipe, it is made anew
+    ReleaseDisk {
+        /// Its serial number, or its name of now: sdb
+        disk: String,
+    },
     /// Checks configuration files and says what they make of this or other machines
     Check {
         /// node.toml files, the one that wins last
@@ -70,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Unseal { forget } => lift_seal(forget),
         Command::Screen => draw(),
         Command::Leave => leave_cluster(),
+        Command::ReleaseDisk { disk } => release_disk(&disk),
         Command::Check { files, role } => check_files(&files, role.as_deref()),
     };
     ExitCode::from(code)
@@ -121,7 +128,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// The service; `leave` stops it, because it must not write the journal at the same time.
+/// The service; `leave` and `release-disk` stop it, because it must not write what they write at the same time.
 const SERVICE: &str = "ingot-firstboot.service";
 
 fn restart_service(host: &RealHost) -> u8 {
@@ -171,22 +178,37 @@ fn lift_seal(forget: bool) -> u8 {
 }
 
 fn leave_cluster() -> u8 {
+    without_service("does not leave", "has left", |host| {
+        leave(host, &Reporter::new(host, true)).map_err(|error| error.to_string())
+    })
+}
+
+fn release_disk(disk: &str) -> u8 {
+    without_service("gives nothing up", "has given the disk up", |host| {
+        let released = crate::disk::release(host, &host.machine(), disk).map_err(|error| error.to_string())?;
+        say(&format!("{released} is given up"));
+        Ok(())
+    })
+}
+
+/// Does something while the service is stopped, and starts it again.
+fn without_service(undone: &str, done: &str, work: impl FnOnce(&RealHost) -> Result<(), String>) -> u8 {
     let host = RealHost::default();
     let systemctl = |arguments: &[&str]| host.run("systemctl", arguments, Duration::from_mins(1));
     if let Err(error) = systemctl(&["stop", SERVICE]) {
-        complain(&format!("the service cannot be stopped, so the node does not leave: {error}"));
+        complain(&format!("the service cannot be stopped, so the node {undone}: {error}"));
         return 1;
     }
-    let result = leave(&host, &Reporter::new(&host, true));
+    let result = work(&host);
     let started = systemctl(&["start", "--no-block", SERVICE]);
     match (result, started) {
         (Ok(()), Ok(_)) => 0,
         (Ok(()), Err(error)) => {
-            complain(&format!("the node has left, but its service does not start again: {error}"));
+            complain(&format!("the node {done}, but its service does not start again: {error}"));
             1
         }
         (Err(error), _) => {
-            complain(&error.to_string());
+            complain(&error);
             1
         }
     }

@@ -93,6 +93,8 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
     let networks = read_networks(&fields, findings);
     let proxy = fields.entry("proxy").and_then(|entry| read_proxy(&entry.node, findings));
     let join = fields.entry("join").and_then(|entry| join::read(&entry.node, extent, findings));
+    let disks = read_disks(&fields, findings);
+    super::hidden::refuse(&fields, &disks, findings);
     let config = NodeConfig {
         hostname: fields.parsed("hostname", findings),
         timezone: fields.parsed("timezone", findings),
@@ -106,7 +108,7 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         run,
         networks,
         proxy,
-        disks: read_disks(&fields, findings),
+        disks,
         swap: fields.entry("swap").and_then(|entry| read_swap(&entry.node, findings)),
         tuning: fields.entry("tuning").and_then(|entry| read_tuning(&entry.node, findings)).unwrap_or_default(),
         join,

@@ -14,7 +14,7 @@ use super::problem::Findings;
 use super::tree::{Node, Value};
 
 /// The most commands of a list, and the most bytes of one.
-const MAXIMUM_COMMANDS: usize = 100;
+pub const MAXIMUM_COMMANDS: usize = 100;
 const MAXIMUM_COMMAND_BYTES: usize = 64 * 1024;
 
 /// Commands.
@@ -132,7 +132,7 @@ fn script(node: &Node) -> Result<String, String> {
 }
 
 /// An argument as the shell reads it back.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Takes the rules, the disks and the record; gives one [`Assignment`] for each disk, or the reason why the node
 //! touches none. A rule holds only where exactly as many disks match as it says; a disk with content that is not this
-//! rule's own is taken only where its serial number is listed.
+//! rule's own is taken only where its serial number is listed. A disk that this node finished once is never made again,
+//! listed or not and whatever it looks like now, until someone gives it up by hand ([`super::release()`]).
 //!
 //! A claimed disk is recognised by the UUID of what is on it. That is a version 5 UUID of the rule's name, the disk's
 //! number and the disk's own name (WWN or serial number), so that another image, without any record, recognises it too.
@@ -228,11 +229,14 @@ fn judge(
             return Ok((Action::Use, Some(*uuid).filter(|_| *kind != "luks")));
         }
         let why = format!(
-            "holds this rule's data as {kind}, and the rule now says {expected}: write {kind} again, or give the rule another name to begin anew"
+            "holds this rule's data as {kind}, and the rule now says {expected}: write {kind} again; to begin anew, give the rule another name, list the serial number under wipe and run `{}`",
+            disk.release_command()
         );
         return Err(refused(why));
     }
-    if listed(rule.wipe) {
+    let finished = record.was_finished(identity);
+    // A list stays in the configuration for ever; it means what the disk held before this node had it.
+    if listed(rule.wipe) && !finished {
         return Ok((Action::Make { destroy: *content != Content::Blank }, None));
     }
     if listed(rule.adopt) {
@@ -243,12 +247,19 @@ fn judge(
             other => Err(refused(format!("is listed under adopt and holds {other}, not {}", rule.filesystem()))),
         };
     }
-    let finished = claim.is_some_and(|claim| claim.state == State::Ready);
+    let given_up = format!("if its data is given up, run `{}`", disk.release_command());
     match content {
-        Content::Blank if finished => Err(refused(
-            "held this node's data and is empty now: find out why; if the data is given up, list its serial number under wipe".into(),
-        )),
+        // One whose number another disk has since was replaced; empty, it is as good as any other.
+        Content::Blank if claim.is_some_and(|claim| claim.state == State::Ready) => {
+            Err(refused(format!("held this node's data and is empty now: find out why; {given_up}")))
+        }
         Content::Blank => Ok((Action::Make { destroy: false }, None)),
+        other if finished => {
+            let of = claim.map(|claim| format!(" for [[disk]] {}", claim.rule)).unwrap_or_default();
+            Err(refused(format!(
+                "held this node's data{of} and holds {other} now: find out why; it is not made anew, also where wipe lists it; {given_up}, and list its serial number under wipe"
+            )))
+        }
         other => {
             let how = match disk.serial {
                 Some(_) => "list its serial number under wipe",

@@ -215,6 +215,11 @@ impl DiskInfo {
             && matches.model.as_ref().is_none_or(|pattern| glob::matches(pattern.as_str(), model))
     }
 
+    /// What gives it up, for people: with its serial number, which stays, or its name of now.
+    pub fn release_command(&self) -> String {
+        format!("/usr/lib/ingot/firstboot release-disk {}", self.serial.as_deref().unwrap_or(&self.name))
+    }
+
     /// Whether the serial number is its.
     pub fn has_serial(&self, serial: &Serial) -> bool {
         self.serial.as_deref() == Some(serial.as_str())

@@ -236,7 +236,8 @@ where
     let key = key_path(assignment);
     if disk.encrypt == Some(Encryption::KeyFile) && !host.exists(&key) {
         let rule = assignment.rule.name.to_owned();
-        return Err(DiskError::NoKey { rule, disk: assignment.disk.to_string(), path: key });
+        let release = assignment.disk.release_command();
+        return Err(DiskError::NoKey { rule, disk: assignment.disk.to_string(), path: key, release });
     }
     let name = mapping(assignment);
     let unit = format!("systemd-cryptsetup@{}.service", super::units::escape_path(&name));

@@ -10,7 +10,7 @@
 //!
 //! Everything may be cut at any instant. Before the first byte of a disk is written its claim is on the state
 //! partition as unfinished; once its filesystem was read back it is there as finished. A finished disk is never made
-//! again, an unfinished one always.
+//! again, also where `wipe` lists it and its content is damaged, until it is given up by hand; an unfinished one always.
 
 pub mod claim;
 pub mod content;
@@ -18,10 +18,13 @@ pub mod inventory;
 mod make;
 pub mod plan;
 pub mod record;
+mod release;
 mod swap;
 #[cfg(test)]
 mod tests;
 pub mod units;
+
+pub use release::{ReleaseError, release};
 
 use std::time::Duration;
 
@@ -133,7 +136,7 @@ pub enum DiskError {
     },
     /// The key of an encrypted disk is gone.
     #[error(
-        "[[disk]] {rule}: {disk} is encrypted, and its key {path} is not on this state partition: put it back, or list the disk under wipe and give the rule another name"
+        "[[disk]] {rule}: {disk} is encrypted, and its key {path} is not on this state partition: put it back; to give its data up, run `{release}`, give the rule another name and list the disk under wipe"
     )]
     NoKey {
         /// The rule.
@@ -142,6 +145,8 @@ pub enum DiskError {
         disk: String,
         /// Where its key was.
         path: String,
+        /// What gives the disk up.
+        release: String,
     },
     /// A disk does not mount.
     #[error(

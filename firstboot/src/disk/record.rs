@@ -2,6 +2,10 @@
 //!
 //! A claim is written here, whole and for good, before anything is written to its disk, and again when the disk is
 //! finished. So after a power cut an unfinished disk is known as the node's own, and a finished one is never made anew.
+//! That a disk was finished once is kept for itself: `wipe` stays in the configuration for ever and means what the disk
+//! held before.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -53,6 +57,8 @@ pub struct Claim {
 pub struct Record {
     /// The claims, in no order that means anything.
     pub claims: Vec<Claim>,
+    /// What each disk that was finished once is known by, also when another took its number since. Its `wipe` is used up.
+    pub finished: BTreeSet<String>,
     /// The size of the swap file that was made; 0 for none.
     pub swap_file_bytes: u64,
     /// The files that were written for all of it.
@@ -85,10 +91,25 @@ impl Record {
         self.claims.iter().find(|claim| claim.identity == identity)
     }
 
+    /// Whether a disk was finished once and not given up since: it may hold this node's data, whatever it looks like.
+    pub fn was_finished(&self, identity: &str) -> bool {
+        self.finished.contains(identity) || self.of(identity).is_some_and(|claim| claim.state == State::Ready)
+    }
+
+    /// Forgets a disk: it is one that this node has never had. False where it was none of this node's.
+    pub fn forget(&mut self, identity: &str) -> bool {
+        let before = self.claims.len();
+        self.claims.retain(|claim| claim.identity != identity);
+        self.finished.remove(identity) || self.claims.len() < before
+    }
+
     /// Puts a claim in the place of what was known of its disk and of its number.
     pub fn put(&mut self, claim: Claim) {
         self.claims
             .retain(|old| old.identity != claim.identity && (old.rule != claim.rule || old.number != claim.number));
+        if claim.state == State::Ready {
+            self.finished.insert(claim.identity.clone());
+        }
         self.claims.push(claim);
     }
 }

@@ -199,11 +199,71 @@ fn a_finished_disk_that_is_suddenly_empty_or_of_another_kind_is_not_made_anew() 
     done(&host, THREE).unwrap();
     host.reboot();
     host.state().disk.devices.get_mut("/dev/sdb").unwrap().pieces.clear();
-    refused(&host, THREE, &["serial A1) held this node's data and is empty now"]);
-    assert_eq!(done(&host, &format!("{THREE}wipe = [\"A1\"]\n")).unwrap().made, 1);
+    refused(&host, THREE, &["serial A1) held this node's data and is empty now", "firstboot release-disk A1"]);
+    refused(&host, &format!("{THREE}wipe = [\"A1\"]\n"), &["serial A1) held this node's data and is empty now"]);
+    release(&host, &host.machine(), "A1").unwrap();
+    assert_eq!(done(&host, THREE).unwrap().made, 1);
     host.reboot();
     let ext4 = format!("{THREE}filesystem = \"ext4\"\nwipe = [\"A1\", \"A2\", \"A3\"]\n");
     refused(&host, &ext4, &["holds this rule's data as xfs, and the rule now says ext4"]);
+}
+
+#[test]
+fn what_is_listed_under_wipe_is_wiped_once_and_never_again() {
+    let text = format!("{THREE}wipe = [\"A1\", \"A2\", \"A3\"]\n");
+    let renamed = text.replace("name = \"data\"", "name = \"store\"");
+    let machine = || {
+        let host = machine();
+        host.scribble("sdb", 0, b"XFSB");
+        assert_eq!(done(&host, &text).unwrap().made, 3);
+        host.reboot();
+        host
+    };
+    // One damaged sector: the filesystem's mark is gone, all else is there.
+    let host = machine();
+    host.scribble("sdb", 0, b"XXXX");
+    let expected =
+        ["serial A1) held this node's data for [[disk]] data and holds data of an unknown kind", "release-disk A1"];
+    refused(&host, &text, &expected);
+    // The rule gets another name.
+    refused(&machine(), &renamed, &["serial A1) held this node's data for [[disk]] data and holds xfs"]);
+    // The disk gets another system's mark.
+    let host = machine();
+    host.scribble("sdb", 512, b"EFI PART");
+    refused(&host, &text, &["holds a GPT partition table now"]);
+    // Another disk has its number meanwhile.
+    let host = machine();
+    let old = host.pull_out("sdb");
+    host.plug_in("sde", 4 * TB, "A9", "ST4000");
+    assert_eq!(done(&host, &text).unwrap().made, 1);
+    host.reboot();
+    host.pull_out("sde");
+    host.plug_in("sdb", 4 * TB, "A1", "ST4000");
+    host.state().disk.devices.insert("/dev/sdb".into(), old);
+    host.scribble("sdb", 0, b"XXXX");
+    refused(&host, &text, &["serial A1) held this node's data and holds data of an unknown kind"]);
+    // Given up by hand, it is a disk like any other: its content goes where it is listed, and only there.
+    assert!(release(&host, &host.machine(), "A1").unwrap().contains("serial A1"));
+    refused(&host, THREE, &["serial A1) holds data of an unknown kind", "list its serial number under wipe"]);
+    host.state().disk.devices.get_mut("/dev/sdb").unwrap().clear(10 << 20, 1);
+    assert_eq!(done(&host, &text).unwrap().made, 1);
+}
+
+#[test]
+fn a_disk_is_given_up_by_its_serial_number_or_its_name_when_nothing_uses_it() {
+    let host = machine();
+    let said = |word: &str| release(&host, &host.machine(), word).map_err(|error| error.to_string());
+    assert!(said("A1").unwrap_err().contains("sdb (4.00 TB, ST4000, serial A1) was never claimed"));
+    done(&host, THREE).unwrap();
+    let before = host.text(record::RECORD);
+    assert!(said("A9").unwrap_err().contains("no disk has the serial number or name A9; there are: sda (1.00 TB"));
+    assert!(said("A1").unwrap_err().contains("is not given up: sdb is mounted on /data/0"));
+    assert_eq!(host.text(record::RECORD), before);
+    host.reboot();
+    assert!(said("/dev/sdb").is_ok());
+    assert!(said("sdb").unwrap_err().contains("was never claimed"));
+    // What is on it still says whose it is.
+    assert_eq!(done(&host, THREE).unwrap().made, 0);
 }
 
 #[test]

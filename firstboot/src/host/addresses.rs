@@ -1,6 +1,6 @@
 //! The addresses of the machine's interfaces, asked of the kernel over netlink (`RTM_GETADDR`, rtnetlink(7)).
 //!
-//! Takes the kernel's answer, which is parsed with every length checked; gives the addresses of global scope.
+//! Takes the kernel's answer, which is parsed with every length checked; gives the addresses with their scope.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,14 +19,24 @@ const IFA_LOCAL: u16 = 2;
 const UNUSABLE_FLAGS: u8 = 0x40 | 0x08;
 const SCOPE_GLOBAL: u8 = 0;
 
+/// How far an address reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole network.
+    Global,
+    /// The link (169.254.0.0/16, fe80::/10), the machine itself, or what somebody has set.
+    Narrower,
+}
+
 /// An address with the index of its interface.
 struct Address {
     index: u32,
     address: IpAddr,
+    scope: Scope,
 }
 
-/// All usable addresses of global scope.
-pub fn global_addresses() -> io::Result<Vec<InterfaceAddress>> {
+/// All usable addresses.
+pub fn addresses() -> io::Result<Vec<(InterfaceAddress, Scope)>> {
     let mut addresses = Vec::new();
     // An ifaddrmsg of any family.
     dump(RTM_GETADDR, 8, RTM_NEWADDR, &mut |body| addresses.extend(address(body)))?;
@@ -34,7 +44,7 @@ pub fn global_addresses() -> io::Result<Vec<InterfaceAddress>> {
     // An interface that went away since the dump has no name any more, and its address no use.
     let named = |found: Address| {
         let interface = rustix::net::netdevice::index_to_name(&socket, found.index).ok()?;
-        Some(InterfaceAddress { interface, address: found.address })
+        Some((InterfaceAddress { interface, address: found.address }, found.scope))
     };
     Ok(addresses.into_iter().filter_map(named).collect())
 }
@@ -97,9 +107,10 @@ pub(super) fn attributes<'a>(mut bytes: &'a [u8], mut each: impl FnMut(u16, &'a 
 
 fn address(body: &[u8]) -> Option<Address> {
     let &[_family, _prefix, flags, scope, i0, i1, i2, i3] = body.first_chunk::<8>()?;
-    if scope != SCOPE_GLOBAL || flags & UNUSABLE_FLAGS != 0 {
+    if flags & UNUSABLE_FLAGS != 0 {
         return None;
     }
+    let scope = if scope == SCOPE_GLOBAL { Scope::Global } else { Scope::Narrower };
     let (mut local, mut plain) = (None, None);
     attributes(&body[8..], |kind, value| match kind {
         IFA_LOCAL => local = ip(value),
@@ -107,7 +118,7 @@ fn address(body: &[u8]) -> Option<Address> {
         _ => {}
     })?;
     // On a point-to-point link IFA_ADDRESS is the other end.
-    Some(Address { index: u32::from_ne_bytes([i0, i1, i2, i3]), address: local.or(plain)? })
+    Some(Address { index: u32::from_ne_bytes([i0, i1, i2, i3]), address: local.or(plain)?, scope })
 }
 
 fn ip(value: &[u8]) -> Option<IpAddr> {
@@ -123,9 +134,35 @@ mod tests {
 
     #[test]
     fn the_kernel_answers() {
-        for address in global_addresses().unwrap() {
-            assert!(!address.address.is_loopback() && !address.interface.is_empty(), "{address:?}");
+        let all = addresses().unwrap();
+        for (address, scope) in &all {
+            assert!(!address.address.is_loopback() || *scope == Scope::Narrower, "{address:?}");
+            assert!(!address.interface.is_empty(), "{address:?}");
         }
+    }
+
+    #[test]
+    fn link_local_addresses_are_there_and_narrower() {
+        let message = |address: &[u8], scope: u8| {
+            let mut body = vec![if address.len() == 4 { 2 } else { 10 }, 64, 0, scope, 3, 0, 0, 0];
+            body.extend_from_slice(&u16::try_from(address.len() + 4).unwrap().to_ne_bytes());
+            body.extend_from_slice(&IFA_ADDRESS.to_ne_bytes());
+            body.extend_from_slice(address);
+            body
+        };
+        let read = |ip: &str, scope| {
+            let bytes = match ip.parse().unwrap() {
+                IpAddr::V4(v4) => v4.octets().to_vec(),
+                IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            let found = address(&message(&bytes, scope)).unwrap();
+            assert_eq!((found.index, found.address.to_string().as_str()), (3, ip));
+            found.scope
+        };
+        assert_eq!(read("10.0.0.1", 0), Scope::Global);
+        assert_eq!(read("fd00::1", 0), Scope::Global);
+        assert_eq!(read("169.254.7.1", 253), Scope::Narrower);
+        assert_eq!(read("fe80::7", 253), Scope::Narrower);
     }
 
     proptest::proptest! {

@@ -199,6 +199,8 @@ pub trait Host: Sync {
     fn machine(&self) -> Machine;
     /// The addresses of global scope, sorted, without those of container bridges.
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError>;
+    /// The same with those of any scope: also link-local ones, over which nothing is joined.
+    fn all_addresses(&self) -> Result<Vec<InterfaceAddress>, HostError>;
     /// The interfaces, sorted by name, without `lo` and those of containers.
     fn links(&self) -> Result<Vec<Link>, HostError>;
     /// The own address from which packets to `to` leave; `None` where there is no route.

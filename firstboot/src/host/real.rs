@@ -6,9 +6,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{
-    Host, HostError, Ids, ImageFile, InterfaceAddress, Link, Standing, addresses, devices, files, links, owned,
-};
+use super::addresses::{self, Scope};
+use super::{Host, HostError, Ids, ImageFile, InterfaceAddress, Link, Standing, devices, files, links, owned};
 use crate::clock::Vouch;
 use crate::clock::https::ServerDate;
 use crate::config::network::is_container_interface;
@@ -88,6 +87,16 @@ impl RealHost {
 fn without_data_source(serial: &str) -> Option<String> {
     let end = serial.find("ds=nocloud").unwrap_or(serial.len());
     Some(serial[..end].trim().to_owned()).filter(|serial| !serial.is_empty())
+}
+
+/// The addresses of these scopes, sorted, without those of containers.
+fn own_addresses(meant: impl Fn(Scope) -> bool) -> Result<Vec<InterfaceAddress>, HostError> {
+    let failed = |source| HostError::System { action: "ask for addresses", source };
+    let found = addresses::addresses().map_err(failed)?.into_iter();
+    let found = found.filter(|(address, scope)| meant(*scope) && !is_container_interface(&address.interface));
+    let mut found: Vec<_> = found.map(|(address, _)| address).collect();
+    found.sort();
+    Ok(found)
 }
 
 impl Host for RealHost {
@@ -230,11 +239,11 @@ impl Host for RealHost {
     }
 
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
-        let failed = |source| HostError::System { action: "ask for addresses", source };
-        let mut found = addresses::global_addresses().map_err(failed)?;
-        found.retain(|address| !is_container_interface(&address.interface));
-        found.sort();
-        Ok(found)
+        own_addresses(|scope| scope == Scope::Global)
+    }
+
+    fn all_addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
+        own_addresses(|_| true)
     }
 
     fn links(&self) -> Result<Vec<Link>, HostError> {

@@ -482,6 +482,10 @@ impl Host for SimulatedHost {
     }
 
     fn addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
+        Ok(self.all_addresses()?.into_iter().filter(simulated_disks::is_global).collect())
+    }
+
+    fn all_addresses(&self) -> Result<Vec<InterfaceAddress>, HostError> {
         let state = self.state();
         Ok(state.network.map_or_else(|| state.addresses.clone(), |network| network(&state.disk)))
     }

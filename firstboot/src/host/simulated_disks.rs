@@ -100,6 +100,14 @@ pub fn swaps(state: &State) -> String {
     format!("Filename Type Size Used Priority\n{}", swaps.collect::<String>())
 }
 
+/// The scope of an address, as networkd and the kernel set it.
+pub fn is_global(found: &super::InterfaceAddress) -> bool {
+    match found.address {
+        std::net::IpAddr::V4(v4) => !v4.is_link_local(),
+        std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    }
+}
+
 /// A driver that has rings and no channels; it takes powers of two up to its maximum.
 pub fn ethtool(state: &mut State, interface: &str, request: &mut [u32; 9]) -> Result<(), std::io::ErrorKind> {
     let rings = state.rings.get_mut(interface).ok_or(std::io::ErrorKind::Unsupported)?;

@@ -4,16 +4,18 @@
 //! in the system's journal, not in a status line. The script lies in a file that only root can read: it may hold
 //! secrets, and arguments are public.
 //!
-//! A command is not a step: nobody can say what a second run of it does. So one of `run.first` is begun at most once.
+//! A command is not a step: nobody can say what a second run of it does. So one of `run.first` is begun at most once,
+//! wherever it stands in later configurations.
 //! The journal has it as begun before it runs and as done after it has ended, well or not. If the power fails in between,
 //! nobody knows how far it came; the node says so and goes on. With `run.repeat = true` the configuration promises
 //! that commands may be repeated: one that failed or was cut off is then run again until it succeeds, and the node
 //! does not go on before.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Failure, Service};
-use crate::config::{Command, Run};
+use crate::config::{Command, MAXIMUM_COMMANDS, Run};
 use crate::host::{Host, HostError};
 use crate::journal::{Event, Inputs, Journal};
 use crate::status::Code;
@@ -46,15 +48,22 @@ impl Service<'_> {
 
     /// Runs those of `run.first` that have not been run.
     pub(super) fn run_first(&self, run: &Run, journal: &mut Journal<'_>) -> Result<(), Failure> {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for (index, command) in run.first.iter().enumerate() {
-            let step = format!("run.first[{index}]");
             let inputs = Inputs::of([command.script().as_bytes()]);
-            if journal.is_done(&step, &inputs) {
+            let time = seen.entry(command.script()).or_default();
+            *time += 1;
+            let step = step_of(&inputs, *time);
+            // An older image knew commands by their places.
+            let old = |is: &dyn Fn(&str) -> bool| (0..MAXIMUM_COMMANDS).any(|index| is(&format!("run.first[{index}]")));
+            if journal.is_done(&step, &inputs) || old(&|step| journal.is_done(step, &inputs)) {
                 continue;
             }
-            if journal.is_open(&step, &inputs) && !run.repeat {
-                let text =
-                    format!("{step} was running when the power failed; it is not run again (run.repeat = true would)");
+            let open = journal.is_open(&step, &inputs) || old(&|step| journal.is_open(step, &inputs));
+            if open && !run.repeat {
+                let text = format!(
+                    "run.first[{index}] was running when the power failed; it is not run again (run.repeat = true would)"
+                );
                 self.report.report(Code::CommandFailed, &text);
                 journal.record(Event::Done { step, inputs })?;
                 continue;
@@ -71,6 +80,12 @@ impl Service<'_> {
         }
         Ok(())
     }
+}
+
+/// What the journal knows a command by: what it says, and which time it says so. So one that stood elsewhere in an
+/// earlier configuration is not run again.
+fn step_of(inputs: &Inputs, time: usize) -> String {
+    if time == 1 { format!("run.first {inputs}") } else { format!("run.first {inputs}, time {time}") }
 }
 
 fn unit(list: &str, index: usize) -> String {

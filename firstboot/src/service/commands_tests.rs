@@ -40,6 +40,34 @@ fn commands_run_before_the_join_and_those_of_first_never_again() {
 }
 
 #[test]
+fn a_command_that_ran_is_known_by_what_it_says_and_not_by_its_place() {
+    let host = allowing();
+    let journal = |host: &SimulatedHost, list: &[&str]| {
+        let commands = list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+        let found = with_commands(&format!("first = [{commands}]"));
+        let config = crate::config::load(
+            &[
+                Document { name: "r".into(), format: Format::RoleToml, bytes: ROLE.into() },
+                found[0].documents[0].clone(),
+            ],
+            &host.machine(),
+        );
+        let heard = Heard::default();
+        let media = Media(Mutex::new(Vec::new()));
+        let service = Service::new(host, &heard, &media);
+        assert!(service.run_first(&config.unwrap().config.run, &mut Journal::open(host).unwrap()).is_ok());
+        scripts(host)
+    };
+    assert_eq!(journal(&host, &["a", "b", "a"]), ["a\n", "b\n", "a\n"], "one that stands there twice is meant twice");
+    assert_eq!(journal(&host, &["new", "a", "b", "a"])[3..], ["new\n"]);
+    assert_eq!(journal(&host, &["b", "a"]).len(), 4);
+    assert_eq!(journal(&host, &["a", "a", "a"])[4..], ["a\n"]);
+    let inputs = Inputs::of([b"old".as_slice()]);
+    Journal::open(&host).unwrap().record(Event::Done { step: "run.first[7]".into(), inputs }).unwrap();
+    assert_eq!(journal(&host, &["old"]).len(), 5);
+}
+
+#[test]
 fn a_role_that_allows_nothing_runs_nothing() {
     let host = machine();
     let mut media = with_commands(BOTH);

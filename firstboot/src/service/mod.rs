@@ -205,8 +205,8 @@ impl<'a> Service<'a> {
         // A node that has joined is started by systemd alone, unless an image that knew of no such file made it join.
         self.to_release |= held_back || journal.joined().is_none();
         self.carry_out(&plan.steps, &mut journal)?;
-        // Behind the network, so that a node whose disks are wrong can be reached; before all that would write where a
-        // disk is going to be mounted.
+        // Behind the network, so that a node whose disks are wrong can be reached; before all that may write where a
+        // disk is going to be mounted. Files and users are not there: the configuration would be invalid.
         self.settle_disks(&loaded, &machine, journal.joined().is_some())?;
         self.run_at_boot(&plan.run)?;
         if self.to_release && !self.released {

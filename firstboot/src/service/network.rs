@@ -99,7 +99,12 @@ impl Service<'_> {
             if look > 0 {
                 self.host.sleep(Duration::from_secs(1) / u32::try_from(LOOKS).unwrap_or(1));
             }
-            let have = self.host.addresses()?;
+            // A static address may be link-local; of the others only those that reach beyond the link make a network.
+            let mut have = self.host.addresses()?;
+            let all = if wanted.is_empty() { Vec::new() } else { self.host.all_addresses()? };
+            have.extend(all.into_iter().filter(|found| wanted.contains(&found.address)));
+            have.sort();
+            have.dedup();
             let absent: Vec<_> = wanted.iter().filter(|want| !have.iter().any(|have| have.address == **want)).collect();
             if absent.is_empty() && !have.is_empty() {
                 return Ok(Outcome::Up(have));

@@ -309,6 +309,24 @@ fn a_role_that_needs_nothing_goes_on_alone_and_one_that_lacks_something_says_wha
 }
 
 #[test]
+fn a_static_address_may_be_link_local() {
+    let local = [("fe80::7", "fe80::7/64"), ("169.254.7.7", "169.254.7.7/16")];
+    for (address, cidr) in local {
+        let host = machine();
+        let text = format!("version = 1\n[[network]]\nmatch = {{ name = \"en*\" }}\naddresses = [\"{cidr}\"]\n");
+        let have = |address: &str| InterfaceAddress { interface: "enp1s0".into(), address: address.parse().unwrap() };
+        host.state().addresses = vec![have(address)];
+        let heard = run(&host, vec![medium(&text)]);
+        assert_eq!(heard.codes(), [100, 200, 210, 310, 510]);
+        assert_eq!(heard.text(Code::NetworkUp), format!("enp1s0 {address}"));
+        // Without being told of it, an address of the link alone is no network.
+        let host = machine();
+        host.state().addresses = vec![have(address)];
+        assert!(run(&host, vec![medium("version = 1\n")]).codes().contains(&920));
+    }
+}
+
+#[test]
 fn failing_steps_are_named_and_tried_again() {
     let host = machine();
     host.state().failing = vec!["systemctl restart systemd-networkd"];

@@ -12,6 +12,7 @@ use super::yaml::{NULL, entries, items, yaml_tree};
 use super::{disks, files, users};
 use crate::config::parse::toml_tree;
 use crate::config::problem::Findings;
+use crate::config::run::quoted;
 use crate::config::tree::{Entry, Node, Origin, Table, Value};
 
 /// Reads a document. `None` after errors were added to `findings`; an empty one is an empty table.
@@ -191,14 +192,39 @@ fn host_keys(node: Node, tree: &mut Node, findings: &mut Findings) {
 fn commands(when: &str, node: Node, tree: &mut Node, findings: &mut Findings) {
     let path = if when == "first" { "runcmd" } else { "bootcmd" };
     let origin = node.origin.clone();
-    let mut commands = items(node, path, findings);
-    commands.retain(|command| !is_null(command));
-    for command in &mut commands {
-        if let Value::Array(arguments) = &mut command.value {
-            arguments.iter_mut().for_each(number_as_text);
+    let mut lines = Vec::new();
+    for (index, command) in items(node, path, findings).into_iter().enumerate() {
+        match command.value {
+            Value::Other(NULL) => {}
+            Value::Text(text) => lines.push(text),
+            Value::Array(arguments) => match line(arguments) {
+                Ok(line) => lines.push(line),
+                Err(what) => findings.error(&command.origin, &format!("{path}[{index}]"), what, COMMAND_HELP),
+            },
+            other => {
+                let what = format!("is {}", other.kind());
+                findings.error(&command.origin, &format!("{path}[{index}]"), what, COMMAND_HELP);
+            }
         }
     }
-    tree.set(&["run", when], list(origin, commands));
+    let script = Node { origin: origin.clone(), value: Value::Text(lines.join("\n")) };
+    let scripts = if lines.is_empty() { Vec::new() } else { vec![script] };
+    tree.set(&["run", when], list(origin, scripts));
+}
+
+const COMMAND_HELP: &str = "write a text for the shell, or a list of a program and its arguments";
+
+/// The shell's line for a program and its arguments.
+fn line(arguments: Vec<Node>) -> Result<String, String> {
+    let word = |mut argument: Node| {
+        number_as_text(&mut argument);
+        match argument.value {
+            Value::Text(text) => Ok(quoted(&text)),
+            other => Err(format!("has {} as an argument", other.kind())),
+        }
+    };
+    let words = arguments.into_iter().map(word).collect::<Result<Vec<_>, _>>()?;
+    if words.is_empty() { Err("is an empty list".into()) } else { Ok(words.join(" ")) }
 }
 
 /// cloud-init takes numbers where a text is meant.

@@ -194,7 +194,7 @@ fn certificates_ssh_and_commands_are_carried_over() {
     assert!(config.ca.only && config.ca.certificates.len() == 1);
     assert!(!config.ssh.root_login && config.ssh.host_keys.len() == 1);
     let scripts: Vec<_> = config.run.first.iter().map(crate::config::Command::script).collect();
-    assert_eq!(scripts, ["echo a", "exec 'echo' '7' 'it'\\''s'"]);
+    assert_eq!(scripts, ["echo a\n'echo' '7' 'it'\\''s'"], "one script, in which the first of them is not the last");
     assert_eq!(config.run.boot.len(), 1);
     assert!(!format!("{:?} {config:?}", loaded.origins).contains("kV0lmS1T"));
     assert!(!format!("{:?}", loaded.origins).contains("echo a"), "commands may hold secrets");
@@ -209,6 +209,27 @@ fn certificates_ssh_and_commands_are_carried_over() {
         Document { name: "u".into(), format: Format::UserData, bytes: b"#cloud-config\nruncmd: [reboot]\n".to_vec() };
     let error = load(&[document], &Machine::default()).unwrap_err().to_string();
     assert!(error.contains("u:2:9: run.first: this role runs no commands of a configuration"), "{error}");
+}
+
+#[test]
+fn a_list_of_commands_is_one_script_as_cloud_init_makes_it() {
+    let script = |list: &str| read(&format!("runcmd:\n{list}")).config.run.first.remove(0).script().to_owned();
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().display();
+    // A directory, a variable and a failure hold for what comes after them, or do not.
+    let text = script(&format!("- cd {place}\n- x=\"it's\"\n- 'false'\n- [mkdir, a b]\n- echo \"$x\" > 'a b/c'\n"));
+    crate::process::run("sh", &["-c", &text], std::time::Duration::from_secs(10)).unwrap();
+    assert_eq!(std::fs::read_to_string(directory.path().join("a b/c")).unwrap(), "it's\n");
+    assert!(read("runcmd: []\nbootcmd: [null]\n").config.run.first.is_empty());
+    for (list, expected) in [
+        ("[7]", "runcmd[0]: is a whole number"),
+        ("[echo a, []]", "runcmd[1]: is an empty list"),
+        ("[[hunter2, true]]", "runcmd[0]: has true or false as an argument"),
+        ("['']", "run.first[0]: is empty"),
+    ] {
+        let error = try_load(&format!("#cloud-config\nruncmd: {list}\n")).unwrap_err();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error:?} lacks {expected:?}");
+    }
 }
 
 #[test]

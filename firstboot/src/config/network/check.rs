@@ -94,8 +94,10 @@ fn check_alone(entry: &Entry<'_>, findings: &mut Findings) {
         if network.gateways[..index].iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
             entry.error("gateway", "has two of the same family", "use routes with a metric for the second", findings);
         }
-        if !gateway_is_reachable(*gateway, &network.addresses) {
-            entry.error("gateway", "is in none of the networks of addresses", "check the prefix lengths", findings);
+        if !gateway_is_reachable(*gateway, &network.addresses) && !network.is_outside(*gateway) {
+            let help = "check the prefix lengths; one on the link all the same is written as \
+                        routes = [{ to = \"default\", via = \"...\", on_link = true }]";
+            entry.error("gateway", "is in none of the networks of addresses", help, findings);
         }
         if network.addresses.iter().any(|cidr| cidr.address == *gateway) {
             entry.error("gateway", "is this node's own address", "", findings);

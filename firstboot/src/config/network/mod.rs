@@ -312,6 +312,18 @@ impl Network {
         }
     }
 
+    /// True where the gateway is in none of the networks of its addresses, but one of these is a single address (/32,
+    /// /128), so that nothing is: hosters give such, and the gateway is on the link.
+    pub fn is_outside(&self, gateway: IpAddr) -> bool {
+        let single = |cidr: &Cidr| match (cidr.address, gateway) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => cidr.prefix == 32,
+            (IpAddr::V6(_), IpAddr::V6(_)) => cidr.prefix == 128,
+            _ => false,
+        };
+        let local = matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        !local && self.addresses.iter().any(single) && !self.addresses.iter().any(|cidr| cidr.contains(gateway))
+    }
+
     /// True where it gets an address of its own in any way.
     pub fn has_addresses(&self) -> bool {
         self.dhcp.any() || !self.addresses.is_empty()

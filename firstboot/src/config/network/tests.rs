@@ -176,7 +176,20 @@ fn a_packet_must_fit_what_carries_it() {
 #[test]
 fn addresses_and_gateways_must_fit_together() {
     let with = |more: &str| ethernet("en*", &format!("addresses = [\"10.0.0.2/24\"]\n{more}"));
-    refused(&with("gateway = \"10.0.1.1\""), &["f:5:11: network[0].gateway: is in none of the networks"]);
+    refused(
+        &with("gateway = \"10.0.1.1\""),
+        &["f:5:11: network[0].gateway: is in none of the networks", "on_link = true"],
+    );
+    // What hosters give: one address alone, and the gateway beside it on the link.
+    for (addresses, gateway) in [
+        ("\"203.0.113.7/32\"", "\"198.51.100.1\""),
+        ("\"2001:db8::7/128\"", "\"2001:db8:1::1\""),
+        ("\"203.0.113.7/32\", \"2001:db8::7/64\"", "[\"198.51.100.1\", \"2001:db8::1\"]"),
+    ] {
+        good(&ethernet("en*", &format!("addresses = [{addresses}]\ngateway = {gateway}")));
+    }
+    let mixed = ethernet("en*", "addresses = [\"203.0.113.7/32\", \"2001:db8::7/64\"]\ngateway = \"2001:db9::1\"");
+    refused(&mixed, &["network[0].gateway: is in none of the networks"]);
     refused(&with("gateway = \"10.0.0.2\""), &["is this node's own address"]);
     refused(&with("gateway = [\"10.0.0.1\", \"10.0.0.3\"]"), &["has two of the same family"]);
     refused(

@@ -54,10 +54,45 @@ impl FromStr for LinkName {
     }
 }
 
-/// True for names that container engines give to interfaces of their own: what has such a name is no way to reach
-/// the machine.
+/// True for names that container engines and the networks of Kubernetes give to interfaces of their own: what has such
+/// a name is no way to reach the machine.
 pub fn is_container_interface(name: &str) -> bool {
-    ["docker", "br-", "veth", "cni", "flannel", "vxlan", "virbr"].iter().any(|prefix| name.starts_with(prefix))
+    // Docker, Podman, nerdctl, libvirt, LXC and LXD; CNI's bridge and kubenet's; Flannel; Calico; Cilium; Weave; Antrea;
+    // OVN and Open vSwitch; kube-proxy, kube-router and its like; Submariner; the node's own cache of DNS; Geneve.
+    const BEGINNINGS: [&str; 28] = [
+        "docker",
+        "br-",
+        "veth",
+        "podman",
+        "nerdctl",
+        "virbr",
+        "vnet",
+        "lxc",
+        "lxdbr",
+        "cni",
+        "cbr0",
+        "flannel",
+        "vxlan",
+        "tunl",
+        "wireguard.cali",
+        "wg-v6.cali",
+        "egress.calico",
+        "cilium",
+        "weave",
+        "antrea",
+        "ovn",
+        "ovs-system",
+        "kube-",
+        "nodelocaldns",
+        "vx-",
+        "genev_sys_",
+        "kindnet",
+        "ip6tnl0",
+    ];
+    // Calico's ends of pods: others may begin so too.
+    let calico =
+        name.strip_prefix("cali").is_some_and(|hash| hash.len() == 11 && hash.bytes().all(|b| b.is_ascii_hexdigit()));
+    calico || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// The name of a kernel module that serves interfaces: `mlx5_core`; `*` and `?` stand for others.
@@ -228,6 +263,53 @@ mod tests {
         }
         refused::<LinkName>(&["", "sixteen-letters-", "a b", "a/b", "..", "-a", "42", "lo", "default", "a\n[Network]"]);
         refused::<Driver>(&["", "a b", "a/b", "mlx5\nName=*"]);
+    }
+
+    #[test]
+    fn interfaces_of_containers_are_told_from_those_of_the_machine() {
+        for theirs in [
+            "docker0",
+            "docker_gwbridge",
+            "br-1a2b3c4d5e6f",
+            "veth1a2b3c4",
+            "podman0",
+            "nerdctl0",
+            "virbr0",
+            "cni0",
+            "cni-podman0",
+            "cbr0",
+            "flannel.1",
+            "flannel-v6.1",
+            "flannel-wg",
+            "vxlan.calico",
+            "cali0123456789a",
+            "tunl0",
+            "wireguard.cali",
+            "cilium_host",
+            "cilium_net",
+            "cilium_vxlan",
+            "lxc0123456789ab",
+            "lxc_health",
+            "lxcbr0",
+            "lxdbr0",
+            "kube-ipvs0",
+            "kube-bridge",
+            "kube-dummy-if",
+            "nodelocaldns",
+            "weave",
+            "antrea-gw0",
+            "ovn-k8s-mp0",
+            "ovs-system",
+            "genev_sys_6081",
+            "vx-submariner",
+        ] {
+            assert!(is_container_interface(theirs), "{theirs}");
+        }
+        for ours in
+            ["enp1s0", "eth0", "bond0", "br0", "lan", "california", "cali-lan", "ib0", "storage", "tun0", "wlan0"]
+        {
+            assert!(!is_container_interface(ours), "{ours}");
+        }
     }
 
     #[test]

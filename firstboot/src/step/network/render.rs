@@ -343,6 +343,10 @@ fn network_file(network: &Network, all: &[Network], facts: &Facts<'_>) -> String
         }
     }
     ini.section("Network", &lines);
+    for gateway in network.gateways.iter().filter(|gateway| network.is_outside(**gateway)) {
+        let route = [("Gateway", text(Some(gateway))), ("GatewayOnLink", Some("yes".to_owned()))];
+        ini.section("Route", &route);
+    }
     network.routes.iter().for_each(|route| route_section(&mut ini, route));
     network.rules.iter().for_each(|rule| rule_section(&mut ini, rule));
     dhcp_sections(&mut ini, &network.dhcp);
@@ -368,7 +372,8 @@ fn addressing(network: &Network, is_member: bool) -> Vec<(&'static str, Option<S
     };
     let mut lines = vec![("DHCP", text(Some(dhcp)))];
     lines.extend(network.addresses.iter().map(|address| ("Address", text(Some(address)))));
-    lines.extend(network.gateways.iter().map(|gateway| ("Gateway", text(Some(gateway)))));
+    let plain = network.gateways.iter().filter(|gateway| !network.is_outside(**gateway));
+    lines.extend(plain.map(|gateway| ("Gateway", text(Some(gateway)))));
     lines.extend(network.dns.iter().map(|server| ("DNS", text(Some(server)))));
     let search: Vec<String> = network.search.iter().map(ToString::to_string).collect();
     lines.push(("Domains", (!search.is_empty()).then(|| search.join(" "))));
@@ -446,11 +451,15 @@ fn dhcp_sections(ini: &mut Ini, dhcp: &Dhcp) {
                 ("UseNTP", choice(options.ntp)),
             ],
         );
+        // Over IPv6 routes and the MTU come with router advertisements, not with DHCP.
         ini.section(
             "IPv6AcceptRA",
             &[
                 ("UseDNS", choice(options.dns)),
                 ("UseDomains", choice(options.domains)),
+                ("UseGateway", choice(options.routes)),
+                ("UseRoutePrefix", choice(options.routes)),
+                ("UseMTU", choice(options.mtu)),
                 ("RouteMetric", text(options.metric)),
             ],
         );

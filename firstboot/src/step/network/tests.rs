@@ -140,6 +140,24 @@ fn files_for_one_interface() {
 }
 
 #[test]
+fn options_hold_for_router_advertisements_too_and_a_gateway_may_be_outside() {
+    let options = "dhcp_options = { routes = false, mtu = false }\n";
+    let file = |text: &str| {
+        let files =
+            render(&networks(&format!("[[network]]\nmatch = {{ name = \"lan1\" }}\n{text}")), &Facts::default());
+        files.into_values().next().unwrap()
+    };
+    let both = file(&format!("dhcp = true\n{options}"));
+    assert!(both.contains("[DHCPv4]\nClientIdentifier=mac\nUseRoutes=no\nUseMTU=no\n"), "{both}");
+    assert!(both.contains("[IPv6AcceptRA]\nUseGateway=no\nUseRoutePrefix=no\nUseMTU=no\n"), "{both}");
+    assert!(!file("dhcp = true\n").contains("IPv6AcceptRA"));
+    let outside =
+        file("addresses = [\"203.0.113.7/32\", \"2001:db8::7/64\"]\ngateway = [\"198.51.100.1\", \"2001:db8::1\"]\n");
+    assert!(outside.contains("\nGateway=2001:db8::1\n"), "{outside}");
+    assert!(outside.contains("[Route]\nGateway=198.51.100.1\nGatewayOnLink=yes\n"), "{outside}");
+}
+
+#[test]
 fn the_interface_with_the_default_route_is_matched_by_its_address_for_good() {
     let text = "[[network]]\nmatch = { default_route = true }\nmtu = 9000\n\
                 [[network]]\ntype = \"vlan\"\nname = \"lan\"\nparent = { default_route = true }\nid = 7\n";
@@ -255,9 +273,10 @@ fn networkd_does_what_the_files_say() {
     let text = "[[network]]\nmatch = { name = \"lan1\" }\naddresses = [\"10.77.0.10/24\"]\ngateway = \"10.77.0.1\"\nmtu = 1400\n\
                 routes = [{ to = \"10.9.0.0/16\", via = \"10.77.0.254\", metric = 77 }]\n\
                 [[network]]\ntype = \"bridge\"\nname = \"br0\"\nmembers = [\"eth5\"]\naddresses = [\"10.78.0.1/24\"]\n\
-                mac = \"52:54:00:00:00:77\"\n";
+                mac = \"52:54:00:00:00:77\"\n\
+                [[network]]\nmatch = { name = \"eth6\" }\naddresses = [\"203.0.113.7/32\"]\ngateway = \"198.51.100.1\"\n";
     let files = render(&networks(text), &Facts::default());
-    let prepare = "for n in lan1 eth5; do ip link add $n type veth peer name far-$n; ip link set far-$n up; done";
+    let prepare = "for n in lan1 eth5 eth6; do ip link add $n type veth peer name far-$n; ip link set far-$n up; done";
     let Some(said) = networkd(&files, prepare) else { return };
     let has = |parts: &[&str]| said.lines().any(|line| parts.iter().all(|part| line.contains(part)));
     for parts in [
@@ -267,6 +286,7 @@ fn networkd_does_what_the_files_say() {
         &["10.9.0.0/16 via 10.77.0.254", "metric 77"],
         &["br0", "inet 10.78.0.1/24"],
         &["eth5@", "master br0"],
+        &["default via 198.51.100.1 dev eth6", "onlink"],
         &["br0", "52:54:00:00:00:77"],
     ] {
         assert!(has(parts), "{parts:?} is not there:\n{said}");
