@@ -5,6 +5,7 @@
 
 mod engine;
 pub mod power;
+mod programs;
 pub mod stick;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,25 +247,6 @@ impl SimulatedHost {
         kill(state.plug == Some(first + 2));
         result
     }
-
-    /// What Debian's program does with `--localcertsdir` and `--certsconf`; a test compares it with the real one.
-    fn update_ca_certificates(disk: &mut Disk, arguments: &[&str]) {
-        let mut bundle = if arguments.contains(&"--certsconf") { Vec::new() } else { b"image\n".to_vec() };
-        let local = |name: &str| name.starts_with("/etc/ssl/ingot/ingot-");
-        for (_, (bytes, _)) in disk.files.iter().filter(|(name, _)| local(name)) {
-            bundle.extend_from_slice(bytes);
-        }
-        disk.files.insert("/etc/ssl/certs/ca-certificates.crt".into(), (bundle, 0o644));
-    }
-
-    /// A command of the configuration has its effect also where the power fails while it runs.
-    fn command_was_begun(state: &mut State, program: &str, arguments: &[&str]) {
-        let script = arguments.last().and_then(|path| state.run_files.get(*path));
-        if program == "systemd-run" {
-            let script = script.unwrap_or_else(|| panic!("{arguments:?} has no script"));
-            state.disk.scripts.push(String::from_utf8_lossy(&script.0).into_owned());
-        }
-    }
 }
 
 impl Host for SimulatedHost {
@@ -441,7 +423,7 @@ impl Host for SimulatedHost {
         let words: Vec<&str> = std::iter::once(program).chain(arguments.iter().copied()).collect();
         self.act(
             |state| {
-                Self::command_was_begun(state, program, arguments);
+                programs::command_was_begun(state, program, arguments);
                 drop(simulated_disks::run(state, program, arguments, false));
                 state.with_programs(|program, around| {
                     program.half(&words, around);
@@ -449,13 +431,13 @@ impl Host for SimulatedHost {
                 });
             },
             |state| {
-                Self::command_was_begun(state, program, arguments);
+                programs::command_was_begun(state, program, arguments);
                 if state.failing.iter().any(|failing| command.starts_with(failing)) {
                     let failed = ProcessError::Failed { command, status: "exit status 1".into(), tail: "no".into() };
                     return Err(failed.into());
                 }
                 if program == "/usr/sbin/update-ca-certificates" {
-                    Self::update_ca_certificates(&mut state.disk, arguments);
+                    programs::update_ca_certificates(&mut state.disk, arguments);
                 }
                 state.docker_runs |= command == "systemctl start docker.service";
                 let said = simulated_disks::run(state, program, arguments, true);
