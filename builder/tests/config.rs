@@ -101,6 +101,54 @@ fn a_plan_shows_files_units_and_join_requests_of_one_machine() {
 }
 
 #[test]
+fn cloud_inits_documents_are_checked_with_file_line_and_column() {
+    let site = Site::new();
+    site.write("network-config", "version: 2\nethernets:\n  eth0:\n    dhcp4: true\n");
+    site.write("my-user-data.yaml", "#cloud-config\ntimezone: Europe/Rome\n");
+    site.write("vendor_data.json", "{\"cloud-init\": \"#cloud-config\\nntp: {servers: [10.0.0.9]}\\n\"}");
+    site.write("meta_data.json", "{\"hostname\": \"w8\"}");
+    site.write("network_data.json", "{\"links\": [], \"networks\": [], \"services\": []}");
+    let files = ["vendor_data.json", "meta_data.json", "my-user-data.yaml"];
+    let text = site.good(&[&["config", "explain", "node.toml"][..], &files, &["--role", "quickstart/worker"]].concat());
+    for expected in ["hostname = \"w8\"", "timezone = \"Europe/Rome\"", "10.0.0.9"] {
+        assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
+    }
+    for file in ["network-config", "network_data.json"] {
+        site.good(&["config", "check", file]);
+    }
+    site.write("network-config", "version: 2\nethernets:\n  eth0:\n    dhcp9: true\n");
+    let (_, output, errors) = site.ingot(&["config", "check", "network-config"]);
+    assert!(errors.contains("network-config:4:5"), "{output}{errors}");
+}
+
+#[test]
+fn what_is_read_is_bounded_and_never_waited_for() {
+    let site = Site::new();
+    let fifo = site.0.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    for file in ["fifo", "/dev/zero", "."] {
+        site.bad(&["config", "check", file], "is no regular file; give a file, or - for standard input");
+    }
+    std::fs::File::create(site.0.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
+    site.bad(&["config", "check", "huge"], "is larger than 1 MiB");
+}
+
+#[test]
+fn a_machine_that_nothing_names_is_said_and_gates_are_in_the_plan() {
+    let site = Site::new();
+    let arguments = ["config", "plan", "node.toml", "--role", "quickstart/worker", "--machine", "serial=ABD"];
+    let (code, _, errors) = site.ingot(&arguments);
+    assert_eq!(code, 0, "{errors}");
+    assert!(errors.contains("no [[machine]] matches serial ABD") && errors.contains("serial ABC"), "{errors}");
+    let (_, _, errors) = site.ingot(&[&arguments[..6], &["serial=abc"]].concat());
+    assert!(!errors.contains("no [[machine]]"), "{errors}");
+    site.write("gates.toml", "[join]\nafter = [{ tcp = \"10.77.0.20:5432\" }]\n");
+    let text = site.good(&["config", "plan", "node.toml", "gates.toml", "--role", "quickstart/worker"]);
+    let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what:?} is not in:\n{text}"));
+    assert!(place("gate: waits for tcp 10.77.0.20:5432") < place("\njoin: "), "{text}");
+}
+
+#[test]
 fn a_sample_is_for_its_role_and_refused_until_it_is_filled_in() {
     let site = Site::new();
     let sample = site.good(&["config", "sample", "quickstart/worker"]);

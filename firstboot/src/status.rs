@@ -154,7 +154,7 @@ codes! {
         "check the free space of /var; rebuild the image if the archive itself is bad";
     DisksFailed = 933, "disks-failed", Failure,
         "the disks are not what [[disk]] or [swap] says; the text names rule, disks and reason",
-        "put in the missing disk, correct the rule, or list the serial number of a disk whose content may go under wipe";
+        "put in the missing disk, correct the rule, or list the serial number of a disk whose content may go under wipe; what a disk of this node itself held is given up with `firstboot release-disk`";
     CommandFailed = 934, "command-failed", Failure,
         "a command of [run] failed, or the power failed while it ran; the text says which",
         "on the node: `journalctl -u` with the unit that the text names; a command of run.first is not run again unless run.repeat is true";

@@ -251,7 +251,8 @@ pub enum KeysCommand {
 
 #[derive(Debug, Args)]
 pub struct ConfigFiles {
-    /// Files, the one that wins last: node.toml first, then parts for single machines; user-data and meta-data too
+    /// Files, the one that wins last: node.toml first, then parts for single machines; cloud-init's documents too; - is
+    /// standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Put the defaults of this role below them

@@ -355,6 +355,13 @@ pub fn check(documents: &[Document]) -> Result<Checked, ConfigError> {
     })
 }
 
+/// What the `[[machine]]` parts of documents match, as far as these can be read.
+pub fn machines_of(documents: &[Document]) -> Vec<MachineMatch> {
+    let mut findings = Findings::default();
+    let parsed = documents.iter().filter_map(|document| parse(document, &mut findings));
+    parsed.flat_map(|document| document.parts).map(|(matches, _)| matches).collect()
+}
+
 #[cfg(test)]
 #[path = "document_tests.rs"]
 mod tests;

@@ -44,7 +44,10 @@ pub fn documents_of_config_drive(
 }
 
 /// What `vendor_data.json` has for cloud-init: the text under the key `cloud-init`, or a text alone.
-fn vendor_data(bytes: &[u8]) -> Result<Option<String>, &'static str> {
+///
+/// # Errors
+/// What it has instead, in words.
+pub fn vendor_data(bytes: &[u8]) -> Result<Option<String>, &'static str> {
     use serde_json::Value;
     let text = |value: Value| match value {
         Value::Null => Ok(None),

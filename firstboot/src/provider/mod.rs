@@ -39,6 +39,7 @@ use crate::config::{Document, Format, Machine, Secret, seal_of};
 use crate::host::Host;
 use crate::stage1::cmdline::split;
 
+pub use config_drive::vendor_data;
 pub use devices::{BlockDevices, Labelled, Media};
 pub use fetch::Fetcher;
 pub use results::{DIRECTORY as RESULTS_DIRECTORY, ResultsDirectory, StickError, WriteResults, write_results};

@@ -41,6 +41,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("network_config", "write network-config"),
 ];
 
+const SEEDFROM_HELP: &str = "a document does not say where others are: write ds=nocloud;s=ADDRESS on the kernel command line \
+                             or in the serial number, or ingot.config=URL on the kernel command line";
+
 /// Reads a document. `None` after errors were added to `findings`.
 pub fn meta_data(document: &Arc<str>, bytes: &[u8], findings: &mut Findings) -> Option<Node> {
     let text = text_of(document, bytes, findings)?;
@@ -65,6 +68,8 @@ pub fn meta_data(document: &Arc<str>, bytes: &[u8], findings: &mut Findings) -> 
                 }
             }
             key if SILENT.contains(&key) => {}
+            // Where the configuration is would be lost without a word.
+            "seedfrom" => findings.error(&place, &key, "is refused", SEEDFROM_HELP),
             key => {
                 let refused = REFUSED.iter().find(|(name, _)| *name == key);
                 let known = ["local-hostname", "public-keys"].into_iter().chain(SILENT.iter().copied());
@@ -158,6 +163,13 @@ mod tests {
         assert_eq!(findings.warnings.len(), 1);
         assert!(findings.warnings[0].to_string().contains("admin_pass: has no effect"), "{findings:?}");
         assert!(!format!("{findings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_seed_elsewhere_is_refused_with_what_to_do() {
+        let (_, findings) = read("instance-id: i\nseedfrom: http://10.0.0.1/\n");
+        let error = findings.errors[0].to_string();
+        assert!(error.contains("meta-data:2:1: seedfrom: is refused") && error.contains("ds=nocloud;s="), "{error}");
     }
 
     #[test]

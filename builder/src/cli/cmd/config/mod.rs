@@ -4,9 +4,9 @@ mod documents;
 mod seal;
 
 use ingot_firstboot::config::schema::{json_schema, markdown, sample};
-use ingot_firstboot::config::{Loaded, MachineMatch, Opener, check, load_with};
+use ingot_firstboot::config::{Gate, Loaded, MachineMatch, Opener, check, load_with, machines_of};
 use ingot_firstboot::plan::{Plan, Planned};
-use ingot_firstboot::step::Archive;
+use ingot_firstboot::step::{Archive, Effect};
 use serde_json::json;
 
 use crate::build::sets;
@@ -87,6 +87,19 @@ fn load_for(given: &Given, machine: &MachineMatch, printer: &Printer) -> Result<
     Ok(loaded)
 }
 
+/// Says so where a machine is meant that no `[[machine]]` names: a wrong letter would show every other machine's values.
+fn say_unmatched(given: &Given, machine: Option<&MachineMatch>, printer: &Printer) {
+    let known = machines_of(&given.documents);
+    let Some(machine) = machine.filter(|_| !known.is_empty()) else { return };
+    if !known.iter().any(|matches| matches.matches(&machine.machine())) {
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        printer.warn(&format!(
+            "no [[machine]] matches {machine}, so this is what every other machine gets; there are: {}",
+            known.join("; ")
+        ));
+    }
+}
+
 fn explain(
     global: &Global,
     files: &ConfigFiles,
@@ -95,6 +108,7 @@ fn explain(
 ) -> Result<(), Failure> {
     let given = Given::read(global, files)?;
     let loaded = load_for(&given, &machine.cloned().unwrap_or_default(), printer)?;
+    say_unmatched(&given, machine, printer);
     if global.json {
         print_json(&json!({ "values": loaded.origins, "overridden": loaded.overridden }));
         return Ok(());
@@ -122,12 +136,19 @@ fn plan(
     printer: &Printer,
 ) -> Result<(), Failure> {
     let given = Given::read(global, files)?;
+    say_unmatched(&given, machine, printer);
     let machine = machine.cloned().unwrap_or_default();
     let loaded = load_for(&given, &machine, printer)?;
     let containers = given.role.iter().flat_map(|role| role.profile.containers.keys());
     let archive = |name: &String| Archive { name: format!("{name}.tar"), bytes: 0, image: String::new() };
     let plan = Plan::new(&loaded.config, &machine.machine(), containers.map(archive).collect());
-    let steps = plan.effects();
+    let mut steps = plan.effects();
+    if let Some(join) = &plan.join {
+        let gate =
+            |gate: &Gate| Planned { name: "gate".into(), text: format!("waits for {gate}"), effects: Vec::new() };
+        let at = steps.len().saturating_sub(1);
+        steps.splice(at..at, join.after.iter().map(gate));
+    }
     if global.json {
         print_json(&json!({ "machine": machine.to_string(), "role": files.role, "steps": steps }));
         return Ok(());

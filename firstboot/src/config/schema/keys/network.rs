@@ -39,7 +39,7 @@ Key::new("network[].dhcp_options.hostname", Kind::Text(HOSTNAME), "\"w1\"", "Ano
 Key::new("network[].dhcp_options.client_id", Kind::Choice(&["mac", "duid"]), "\"duid\"", "What it knows the node by.").default("`\"mac\"`").beside(ETHERNET),
 Key::new("network[].dhcp_options.metric", Kind::Integer(0, 4_294_967_295), "100", "The metric of its routes.").beside(ETHERNET),
 Key::new("network[].addresses", Kind::Texts(CIDR), "[\"10.77.0.10/24\"]", "Static addresses, IPv4 and IPv6.").default("`[]`").beside(ETHERNET),
-Key::new("network[].gateway", Kind::OneOrMore(IP), "\"10.77.0.1\"", "The default gateway, in one of the networks of `addresses`; a list for one of each family.").beside("network = [{ match = { name = \"enp1s0\" }, addresses = [\"10.77.0.10/24\"] }]"),
+Key::new("network[].gateway", Kind::OneOrMore(IP), "\"10.77.0.1\"", "The default gateway, in one of the networks of `addresses`, or beside a single address (`/32`, `/128`); a list for one of each family.").beside("network = [{ match = { name = \"enp1s0\" }, addresses = [\"10.77.0.10/24\"] }]"),
 Key::new("network[].dns", Kind::Texts(IP), "[\"10.77.0.1\"]", "Name servers.").default("`[]`").beside(ETHERNET),
 Key::new("network[].search", Kind::Texts(TEXT), "[\"lan\"]", "Domains in which short names are looked up; with a leading `~`, domains whose names are asked of these servers.").default("`[]`").beside(ETHERNET),
 Key::new("network[].mtu", Kind::Integer(576, 65535), "9000", "The largest packet in bytes.").default("the driver's").beside(ETHERNET),
