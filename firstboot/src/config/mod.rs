@@ -51,7 +51,9 @@ pub use baked::check_within;
 pub use ca::{Ca, Certificate};
 pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
 pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
-pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, seal_of};
+pub use document::{
+    Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, only_permits, seal_of,
+};
 pub use explain::{Explained, Overridden};
 pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
 pub use join::{
