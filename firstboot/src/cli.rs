@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Document, Format, Loaded, MachineMatch, check};
 use crate::host::{Host, RealHost};
 use crate::provider::{BlockDevices, NodeSources, ROLE_DEFAULTS};
-use crate::report::{Report, Reporter, STATUS_FILE, Status, notify, post, read_status, screen, stick, uptime_ms};
+use crate::report::{Node, Report, Reporter, STATUS_FILE, Status, notify, post, read_status, screen, stick, uptime_ms};
 use crate::service::{Service, leave, look_at_plugged_medium, serve, unseal};
 use crate::status::Severity;
 
@@ -242,7 +242,8 @@ fn exit_status(status: &Status) -> u8 {
 fn draw() -> u8 {
     let host = RealHost::default();
     let status = read_status(&host);
-    for line in screen::render(status.as_ref(), &host.addresses().unwrap_or_default(), uptime_ms()) {
+    let node = Node::of(&host);
+    for line in screen::render(status.as_ref(), &node, &host.addresses().unwrap_or_default(), uptime_ms()) {
         say(&line);
     }
     u8::from(status.is_none())

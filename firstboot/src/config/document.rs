@@ -258,6 +258,17 @@ pub fn seal_of(documents: &[Document]) -> Option<Seal> {
     findings.errors.is_empty().then_some(seal)
 }
 
+/// True where documents say at most what a node may do and what it accepts, and nothing of what it becomes: no node can
+/// be made of them alone.
+pub fn only_permits(documents: &[Document]) -> bool {
+    let mut unheard = Findings::default();
+    let permits = |key: &str| {
+        key.starts_with("seal.") || matches!(key, "version" | "strict" | "write_back" | "run.allow_commands")
+    };
+    let parsed = documents.iter().filter_map(|document| parse(document, &mut unheard));
+    parsed.into_iter().all(|parsed| explained(&parsed.shared).iter().all(|value| permits(&value.key)))
+}
+
 fn loaded(
     parsed: &[Parsed],
     machine: &Machine,

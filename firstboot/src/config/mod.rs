@@ -53,7 +53,8 @@ pub use ca::{Ca, Certificate};
 pub use disk::{Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
 pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
 pub use document::{
-    Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, machines_of, seal_of,
+    Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, machines_of, only_permits,
+    seal_of,
 };
 pub use explain::{Explained, Overridden};
 pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};

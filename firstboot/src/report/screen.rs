@@ -1,38 +1,38 @@
 //! The screen at the rack: what this machine is, what it waits for, since when, when it tries again, what failed.
 //!
 //! Takes the status; gives at most 24 lines of 79 ASCII characters, so that a screen of 80 by 25 never scrolls. It is
-//! drawn on the first virtual console only, when something on it has changed; a countdown changes it every second.
-//! Serial consoles stay with one line for each state. Writing never blocks: what the console does not take is drawn
-//! the next time.
+//! drawn on the first virtual console only, when something on it has changed; a countdown changes it every second. The
+//! kernel writes its errors to the same console, so every ten seconds it is drawn anew in any case. Serial consoles stay
+//! with one line for each state. Writing never blocks: what the console does not take is drawn the next time.
 
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Reporter, Status, uptime_ms};
+use super::{Node, Reporter, Status, uptime_ms};
 use crate::clock::civil::Civil;
 use crate::host::{Host, InterfaceAddress};
+use crate::report::Moment;
 use crate::status::Severity;
 
 /// The console that a person sees who plugs in a screen.
 const CONSOLE: &str = "/dev/tty1";
 const WIDTH: usize = 79;
-/// How often the addresses are looked at while nothing else happens.
+/// What a state is seen by from three steps away: bright on the colour of its kind. The word says the same.
+const COLOURS: [(&str, &str); 4] =
+    [("WORKING: ", "1;37;44"), ("WAITING: ", "30;43"), ("READY: ", "30;42"), ("FAILED: ", "1;37;41")];
+/// How often the addresses are looked at, and what the kernel has written over it is wiped, while nothing else happens.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// What the screen shows; the same for the same arguments.
-pub fn render(status: Option<&Status>, addresses: &[InterfaceAddress], uptime_ms: u64) -> Vec<String> {
+/// What the screen shows; the same for the same arguments. `node` counts while there is no status.
+pub fn render(status: Option<&Status>, node: &Node, addresses: &[InterfaceAddress], uptime_ms: u64) -> Vec<String> {
     let mut screen = Screen::default();
-    let Some(status) = status else {
-        screen.line(" Ingot");
-        screen.rule();
-        screen.line(" Starting: the service has not said anything yet.");
-        return screen.lines;
-    };
-    let node = &status.node;
+    let node = status.map_or(node, |status| &status.node);
     let or = |text: &str, otherwise: &str| if text.is_empty() { otherwise.to_owned() } else { text.to_owned() };
     let left = format!(" Ingot  {} {}", node.role, node.version);
-    let right = node.image.chars().take(36).collect::<String>();
+    // As much of the image's identity as there is room for, and not half a word of it.
+    let room = WIDTH.saturating_sub(left.chars().count() + 3);
+    let right = [36, 18, 8].iter().find(|length| **length <= room).map_or("", |length| cut(&node.image, *length));
     screen.line(&format!("{left:<0$}{right} ", WIDTH.saturating_sub(right.len() + 1)));
     screen.rule();
     screen.field("Host name", &or(&node.hostname, "(none yet)"), 1);
@@ -41,6 +41,12 @@ pub fn render(status: Option<&Status>, addresses: &[InterfaceAddress], uptime_ms
     let all: Vec<String> = addresses.iter().map(|found| format!("{} {}", found.interface, found.address)).collect();
     screen.field("Addresses", &or(&all.join(", "), "(none)"), 2);
     screen.rule();
+    let Some(status) = status else {
+        screen.line(" WORKING: looking for the configuration");
+        screen.text(" ", "media are waited for, up to a minute; then the node says what it lacks", 2);
+        screen.field("To do", "plug in a volume labelled INGOT with node.toml, or one labelled CIDATA", 3);
+        return screen.lines;
+    };
     let kind = match status.code.severity() {
         Severity::Progress => "WORKING",
         Severity::Waiting => "WAITING",
@@ -50,7 +56,7 @@ pub fn render(status: Option<&Status>, addresses: &[InterfaceAddress], uptime_ms
     screen.line(&format!(" {kind}: {} {}", status.code, status.name));
     screen.text(" ", status.code.cause(), 2);
     screen.text("   ", &status.text, 4);
-    screen.field("Since", &Civil::of(status.since).to_string(), 1);
+    screen.field("Since", &format!("{}{}", Civil::of(status.since), ago(status, uptime_ms)), 1);
     match status.next_try_uptime_ms {
         Some(at) if at > uptime_ms => {
             screen.field("Next try", &format!("in {} s", (at - uptime_ms).div_ceil(1000)), 1);
@@ -65,21 +71,40 @@ pub fn render(status: Option<&Status>, addresses: &[InterfaceAddress], uptime_ms
         .iter()
         .filter_map(|(name, key)| Some((*name, status.delivered.get(*key)?)))
         .collect();
-    let failures: Vec<_> = status.history.iter().filter(|moment| moment.code.is_failure()).collect();
-    let room = 24_usize.saturating_sub(screen.lines.len() + 2 + delivered.len());
+    // The present one stands above.
+    let present = |moment: &Moment| moment.code == status.code && moment.text == status.text;
+    let failures: Vec<_> =
+        status.history.iter().filter(|moment| moment.code.is_failure() && !present(moment)).collect();
+    let room = 24_usize.saturating_sub(screen.lines.len() + 2 + 2 * delivered.len());
     if !failures.is_empty() && room > 0 {
         screen.rule();
         screen.line(" Last failures");
         for moment in failures.iter().rev().take(room.min(4)) {
             let time = Civil::of(moment.at).time_of_day();
-            screen.line(&format!("   {time}  {} {}: {}", moment.code, moment.name, moment.text));
+            screen.cut_line(&format!("   {time}  {} {}: {}", moment.code, moment.name, moment.text));
         }
     }
     for (name, text) in delivered {
-        screen.field(name, text, 1);
+        screen.field(name, text, 2);
     }
     screen.lines.truncate(24);
     screen.lines
+}
+
+/// How long the node has been in its state, in words, by a clock that never jumps.
+fn ago(status: &Status, uptime_ms: u64) -> String {
+    let same = status.history.iter().rev().take_while(|moment| moment.code == status.code);
+    let minutes = same.last().map_or(0, |moment| uptime_ms.saturating_sub(moment.uptime_ms) / 60_000);
+    match minutes {
+        0 => String::new(),
+        1..120 => format!(", {minutes} min ago"),
+        _ => format!(", {} h ago", minutes / 60),
+    }
+}
+
+/// The beginning of an ASCII text; of another one, nothing.
+fn cut(text: &str, length: usize) -> &str {
+    text.get(..length.min(text.len())).unwrap_or_default().trim_end_matches('-')
 }
 
 #[derive(Default)]
@@ -93,6 +118,15 @@ impl Screen {
         let plain = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
         let line: String = text.chars().take(WIDTH).map(plain).collect();
         self.lines.push(line.trim_end().to_owned());
+    }
+
+    /// One line, with dots where more would follow.
+    fn cut_line(&mut self, text: &str) {
+        if text.chars().count() > WIDTH {
+            self.line(&text.chars().take(WIDTH - 3).chain("...".chars()).collect::<String>());
+        } else {
+            self.line(text);
+        }
     }
 
     fn rule(&mut self) {
@@ -135,10 +169,15 @@ impl Screen {
 
 /// The bytes that draw the lines over whatever the console shows.
 fn frame(lines: &[String]) -> Vec<u8> {
-    // No cursor; from the top left; each line to its end; what is below goes.
-    let mut frame = String::from("\u{1b}[?25l\u{1b}[H");
+    // No colours that something else has left; never blank (console_codes(4)), because nobody has a keyboard at hand; no
+    // cursor; from the top left; each line to its end; what is below goes.
+    let mut frame = String::from("\u{1b}[m\u{1b}[9;0]\u{1b}[?25l\u{1b}[H");
     for line in lines {
-        frame.push_str(line);
+        let colour = COLOURS.iter().find(|(kind, _)| line.strip_prefix(' ').is_some_and(|line| line.starts_with(kind)));
+        match colour {
+            Some((_, colour)) => frame.push_str(&format!("\u{1b}[{colour}m{line}\u{1b}[m")),
+            None => frame.push_str(line),
+        }
         frame.push_str("\u{1b}[K\r\n");
     }
     frame.push_str("\u{1b}[J");
@@ -153,22 +192,31 @@ pub fn exists() -> bool {
 /// Draws the screen until the end.
 pub fn follow(reporter: &Reporter<'_>, host: &dyn Host) {
     let mut seen = 0;
-    let mut drawn: Vec<String> = Vec::new();
+    let mut drawn: (Vec<String>, u64) = (Vec::new(), 0);
     let mut wait = Duration::ZERO;
     loop {
         let snapshot = reporter.follow(seen, wait);
         seen = snapshot.number;
         let now = uptime_ms();
-        let lines = render(snapshot.status.as_ref(), &host.addresses().unwrap_or_default(), now);
-        if lines != drawn && write(&frame(&lines)) {
-            drawn = lines;
+        // Cards may appear late, so the machine is looked at again and again until a status has it.
+        let node = if snapshot.status.is_none() { Node::of(host) } else { Node::default() };
+        let lines = render(snapshot.status.as_ref(), &node, &host.addresses().unwrap_or_default(), now);
+        if is_due(&drawn, &lines, now) && write(&frame(&lines)) {
+            drawn = (lines, now);
         }
         if snapshot.closed || snapshot.abandoned {
             return;
         }
         let next = snapshot.status.as_ref().and_then(|status| status.next_try_uptime_ms);
-        wait = if next.is_some_and(|at| at > now) { Duration::from_secs(1) } else { LOOK };
+        let soon = next.is_some_and(|at| at > now) || snapshot.status.is_none();
+        wait = if soon { Duration::from_secs(1) } else { LOOK };
     }
+}
+
+/// True where the lines are others than those that were drawn, or were drawn so long ago that something may lie over
+/// them.
+fn is_due((lines, at): &(Vec<String>, u64), new: &[String], now: u64) -> bool {
+    lines != new || u128::from(now.saturating_sub(*at)) >= LOOK.as_millis()
 }
 
 /// True where the console took all of it.

@@ -19,6 +19,8 @@ use crate::status::{Code, Severity};
 
 /// Between two writes of different states that are not the goal.
 const PAUSE_MS: u64 = 30_000;
+/// How long after a medium was seen before a state that is no result is written: what is read from it comes first.
+const SETTLE_MS: u64 = 5_000;
 /// Between two writes of the same state with another text.
 const PAUSE_SAME_MS: u64 = 300_000;
 /// How long after the end a stick is waited for.
@@ -33,6 +35,7 @@ const BOOT: &str = "=== boot ";
 #[derive(Default)]
 pub struct Writer {
     written: Option<(Code, String)>,
+    medium_at: Option<u64>,
     not_before: u64,
     said: Option<String>,
     ended: Option<u64>,
@@ -52,6 +55,9 @@ pub enum Step {
 impl Writer {
     /// Writes if it is time to.
     pub fn step(&mut self, snapshot: &Snapshot, host: &dyn Host, now: u64) -> Step {
+        if snapshot.settings.medium {
+            self.medium_at.get_or_insert(now);
+        }
         let over =
             snapshot.abandoned || snapshot.closed && now >= self.ended.get_or_insert(now).saturating_add(PATIENCE_MS);
         if over {
@@ -95,6 +101,9 @@ impl Writer {
             }
             // The goal is said at once, unless the stick has just failed.
             Some(_) if severity == Severity::Success => true,
+            None if severity == Severity::Waiting => {
+                now >= self.not_before.max(self.medium_at.unwrap_or(now).saturating_add(SETTLE_MS))
+            }
             _ => now >= self.not_before,
         }
     }

@@ -93,6 +93,23 @@ fn failures_are_written_too_and_each_state_once() {
 }
 
 #[test]
+fn a_state_from_before_the_stick_was_read_does_not_delay_its_result() {
+    let host = machine();
+    let mut writer = Writer::default();
+    let waiting = snapshot(status(node(None, 1), Code::WaitingForConfig, ""));
+    let before = Snapshot { settings: Settings { medium: false, ..waiting.settings.clone() }, ..waiting.clone() };
+    assert_eq!(writer.step(&before, &host, 100_000), Step::Idle);
+    // The stick is put in: the node still says what it said before, and reads.
+    assert_eq!(writer.step(&waiting, &host, 200_000), Step::Idle);
+    let failed = snapshot(status(node(None, 1), Code::ConfigInvalid, "node.toml:2:12"));
+    assert!(matches!(writer.step(&failed, &host, 201_000), Step::Said(_)), "the mistake is on it at once");
+    // A stick with nothing for this machine says after a moment that the node still waits.
+    let mut writer = Writer::default();
+    assert_eq!(writer.step(&waiting, &host, 200_000), Step::Idle);
+    assert!(matches!(writer.step(&waiting, &host, 205_000), Step::Said(_)));
+}
+
+#[test]
 fn a_stick_that_cannot_be_written_is_said_once_and_tried_again() {
     for (fault, words) in
         [(Errno::ROFS, "write-protected"), (Errno::NOSPC, "is full"), (Errno::IO, "was it pulled out?")]

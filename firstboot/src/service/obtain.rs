@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config_keys::ConfigKeys;
 use super::{Failure, Service};
-use crate::config::{ConfigError, Document, Loaded, Machine, Opener, Seal, load_with, seal_of};
+use crate::config::{ConfigError, Document, Loaded, Machine, Opener, Seal, load_with, only_permits, seal_of};
 use crate::host::HostError;
 use crate::journal::Journal;
 use crate::provider::{Found, ROLE_DEFAULTS, keep_signed, newest_signature, role_defaults};
@@ -127,7 +127,7 @@ impl Service<'_> {
                 }
                 match load_with(&role, machine, Opener::Node(&[])) {
                     // A source that is named on purpose may say what the role alone does not.
-                    Ok(loaded) if !role.is_empty() && found.pending.is_empty() => {
+                    Ok(loaded) if !only_permits(&role) && found.pending.is_empty() => {
                         return Ok(Obtained { loaded, documents: role, from: format!("{ROLE_DEFAULTS}, no medium") });
                     }
                     result => {

@@ -35,6 +35,21 @@ fn a_named_source_is_waited_for_without_end() {
 }
 
 #[test]
+fn a_role_that_only_says_what_is_allowed_waits_for_a_medium() {
+    let host = machine();
+    host.put("/usr/lib/ingot/role.toml", "[run]\nallow_commands = true\n[seal]\nblock_usb = true\n");
+    let nothing = vec![Found::default(); 300];
+    let heard = run(&host, [nothing.clone(), vec![stick("n1")]].concat());
+    assert!(heard.codes().contains(&Code::WaitingForConfig.number()));
+    assert_eq!(host.state().hostname, "n1");
+    // One that says what the node is needs none.
+    let host = machine();
+    host.put("/usr/lib/ingot/role.toml", "hostname = \"alone\"\n[run]\nallow_commands = true\n");
+    run(&host, [nothing, vec![stick("n1")]].concat());
+    assert_eq!(host.state().hostname, "alone");
+}
+
+#[test]
 fn a_stick_that_is_enough_does_not_wait_for_ever_for_a_dead_server() {
     let host = machine();
     let both = |name: &str| Found { pending: pending().pending, ..stick(name) };

@@ -9,7 +9,7 @@ use crate::config::{ConfigError, NodeConfig, check, load};
 use crate::http::HttpReason;
 use crate::join::stand_ins::{AgentStandIn, JoinProgramStandIn, K3sStandIn, KubeadmStandIn};
 use crate::plan::Plan;
-use crate::report::{Reporter, Snapshot, post, screen, stick};
+use crate::report::{Node, Reporter, Snapshot, post, screen, stick};
 
 /// What must never be seen. The first is a good cluster secret, the second a good join token.
 const CLUSTER_SECRET: &str = SECRET;
@@ -90,7 +90,7 @@ fn everything(host: &SimulatedHost, media: Vec<Found>) -> String {
     for now in (0..10).map(|step| step * 10_000) {
         seen += &format!("{:?} {:?}\n", sender.step(&snapshot, host, now), writer.step(&snapshot, host, now));
     }
-    seen += &screen::render(snapshot.status.as_ref(), &[], 0).join("\n");
+    seen += &screen::render(snapshot.status.as_ref(), &Node::default(), &[], 0).join("\n");
     seen += &format!("{snapshot:?} {}", serde_json::to_string(&snapshot.status).unwrap());
     let state = host.state();
     // What a driver says to its own cluster may hold the cluster's secrets.

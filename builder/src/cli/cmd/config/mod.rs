@@ -6,7 +6,7 @@ mod seal;
 use ingot_firstboot::config::schema::{json_schema, markdown, sample};
 use ingot_firstboot::config::{Gate, Loaded, MachineMatch, Opener, check, load_with, machines_of};
 use ingot_firstboot::plan::{Plan, Planned};
-use ingot_firstboot::step::{Archive, Effect};
+use ingot_firstboot::step::Archive;
 use serde_json::json;
 
 use crate::build::sets;
