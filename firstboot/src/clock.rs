@@ -176,14 +176,21 @@ pub fn endpoints(config: &NodeConfig) -> Vec<Endpoint> {
     let api = |endpoint: &dyn std::fmt::Display| format!("https://{endpoint}/version").parse::<Url>();
     match &join.system {
         System::Aiware(aiware) => {
-            let controller = aiware.controller.as_ref().and_then(|url| url.to_string().parse().ok());
-            controller.into_iter().for_each(|url| add(url, Vouch::Image));
+            if let Some(url) = aiware.controller.as_ref().and_then(|url| url.to_string().parse().ok()) {
+                add(url, Vouch::Image);
+            }
         }
-        System::Kubeadm(kubeadm) => api(&kubeadm.endpoint).into_iter().for_each(|url| add(url, Vouch::Nobody)),
+        System::Kubeadm(kubeadm) => {
+            if let Ok(url) = api(&kubeadm.endpoint) {
+                add(url, Vouch::Nobody);
+            }
+        }
         System::K3s(k3s) => {
             for host in &k3s.servers {
                 let endpoint = crate::config::Endpoint { host: host.clone(), port: crate::join::K3S_API_PORT };
-                api(&endpoint).into_iter().for_each(|url| add(url, Vouch::Nobody));
+                if let Ok(url) = api(&endpoint) {
+                    add(url, Vouch::Nobody);
+                }
             }
         }
         _ => {}

@@ -76,7 +76,7 @@ impl Plan {
             config.networks.iter().flat_map(|network| &network.addresses).map(|cidr| cidr.address).collect();
         let hostname = hostname(config, machine);
         let (run, join) = (config.run.clone(), config.join.clone());
-        Self { steps, engine_steps, hardware, hardware_effects, run, join, hostname, addresses }
+        Self { steps, engine_steps, run, hardware, hardware_effects, join, hostname, addresses }
     }
 
     /// The driver of its join, as far as the node is known from its configuration alone.

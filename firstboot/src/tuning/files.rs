@@ -38,7 +38,9 @@ pub fn texts(tuning: &Tuning, settings: &[Setting]) -> BTreeMap<&'static str, St
         let text = texts.entry(LIMITS).or_insert_with(|| "[Manager]\n".to_owned());
         *text += &format!("{}={}\n", directive(name), shown(*soft, *hard));
     }
-    texts.values_mut().for_each(|text| text.insert_str(0, HEADER));
+    for text in texts.values_mut() {
+        text.insert_str(0, HEADER);
+    }
     texts
 }
 

@@ -173,12 +173,12 @@ fn a_full_or_read_only_var_has_its_own_code_and_the_node_goes_on_when_it_can_be_
 
 #[test]
 fn a_member_stays_one_on_a_read_only_disk() {
+    const LEFT: &str = "/var/lib/ingot/.config.json.ingot-new";
     let host = reference("worker");
     host.reboot();
     host.refuse(Errno::ROFS, 0, Duration::MAX);
     assert_eq!(run(&host, vec![Found::default()]).codes().last(), Some(&500));
     // What a power cut left of a configuration that was being kept does not hold it up either, and is said.
-    const LEFT: &str = "/var/lib/ingot/.config.json.ingot-new";
     host.put(LEFT, "{");
     let heard = run(&host, vec![Found::default()]);
     assert_eq!(heard.codes().last(), Some(&500));
