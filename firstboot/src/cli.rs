@@ -304,6 +304,9 @@ fn describe(title: &str, matches: &MachineMatch, loaded: &Loaded) {
     for line in crate::plan::Plan::new(&loaded.config, &matches.machine(), Vec::new()).describe() {
         say(&format!("  {line}"));
     }
+    if let Some(power) = loaded.config.power {
+        say(&format!("  power: {power}"));
+    }
 }
 
 #[cfg(test)]
