@@ -26,7 +26,7 @@ pub fn power_state(node: Node, tree: &mut Node, findings: &mut Findings) {
                 let before = findings.errors.len();
                 let condition = boolean(&node, "power_state.condition", findings);
                 for problem in &mut findings.errors[before..] {
-                    problem.help = CONDITION_HELP.to_owned();
+                    CONDITION_HELP.clone_into(&mut problem.help);
                 }
                 wanted = condition != Some(false);
             }
@@ -48,14 +48,10 @@ fn minutes(mut node: Node, findings: &mut Findings) -> Node {
     if let Value::Text(text) = &node.value {
         let digits = text.strip_prefix('+').unwrap_or(text);
         let known = if text == "now" { Some(0) } else { digits.parse::<u32>().ok() };
-        match known {
-            Some(minutes) => node.value = Value::Integer(i64::from(minutes)),
-            None => {
-                let help = "write now, or minutes: \"+5\"";
-                findings.error(&node.origin, "power_state.delay", "is no delay", help);
-                node.value = Value::Integer(0);
-            }
+        if known.is_none() {
+            findings.error(&node.origin, "power_state.delay", "is no delay", "write now, or minutes: \"+5\"");
         }
+        node.value = Value::Integer(known.unwrap_or_default().into());
     }
     node
 }
