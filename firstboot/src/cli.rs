@@ -306,6 +306,9 @@ fn describe(title: &str, matches: &MachineMatch, loaded: &Loaded) {
     for line in plan.effects().iter().flat_map(crate::plan::Planned::lines) {
         say(&format!("  {line}"));
     }
+    if let Some(power) = loaded.config.power {
+        say(&format!("  power: {power}"));
+    }
     if plan.join.is_none() {
         say("  join: nothing");
     }

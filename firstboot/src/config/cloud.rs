@@ -13,6 +13,7 @@ mod keys;
 mod meta_data;
 mod mime;
 pub mod network;
+mod power;
 mod unpack;
 mod user_data;
 mod users;

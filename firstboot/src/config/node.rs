@@ -8,6 +8,7 @@ use super::fields::Fields;
 use super::file::NodeFile;
 use super::join::{self, Join};
 use super::network::{Network, read_networks};
+use super::power::{self, Power};
 use super::problem::Findings;
 use super::proxy::{Proxy, read_proxy};
 use super::reporting::{ReportTo, TimeFrom, read_report, read_time};
@@ -60,6 +61,8 @@ pub struct NodeConfig {
     pub report: Option<ReportTo>,
     /// Whom it asks for the time.
     pub time: TimeFrom,
+    /// What becomes of the machine once it is at its goal; `None` where it runs on.
+    pub power: Option<Power>,
     /// Whether its result is written to the stick that its configuration came from.
     pub write_back: bool,
 }
@@ -115,6 +118,7 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         seal: fields.entry("seal").map_or_else(Seal::default, |entry| read_seal(&entry.node, findings)),
         report: fields.entry("report").and_then(|entry| read_report(&entry.node, findings)),
         time: fields.entry("time").and_then(|entry| read_time(&entry.node, findings)).unwrap_or_default(),
+        power: fields.entry("power").and_then(|entry| power::read(&entry.node, findings)),
         write_back: fields.boolean("write_back", findings).unwrap_or(true),
     };
     Some(config)

@@ -24,14 +24,14 @@ const SCOPE_GLOBAL: u8 = 0;
 pub enum Scope {
     /// The whole network.
     Global,
-    /// The link (169.254.0.0/16, fe80::/10), the machine itself, or what somebody has set.
+    /// The link (169.254.0.0/16, `fe80::/10`), the machine itself, or what somebody has set.
     Narrower,
 }
 
 /// An address with the index of its interface.
 struct Address {
     index: u32,
-    address: IpAddr,
+    ip: IpAddr,
     scope: Scope,
 }
 
@@ -44,7 +44,7 @@ pub fn addresses() -> io::Result<Vec<(InterfaceAddress, Scope)>> {
     // An interface that went away since the dump has no name any more, and its address no use.
     let named = |found: Address| {
         let interface = rustix::net::netdevice::index_to_name(&socket, found.index).ok()?;
-        Some((InterfaceAddress { interface, address: found.address }, found.scope))
+        Some((InterfaceAddress { interface, address: found.ip }, found.scope))
     };
     Ok(addresses.into_iter().filter_map(named).collect())
 }
@@ -118,7 +118,7 @@ fn address(body: &[u8]) -> Option<Address> {
         _ => {}
     })?;
     // On a point-to-point link IFA_ADDRESS is the other end.
-    Some(Address { index: u32::from_ne_bytes([i0, i1, i2, i3]), address: local.or(plain)?, scope })
+    Some(Address { index: u32::from_ne_bytes([i0, i1, i2, i3]), ip: local.or(plain)?, scope })
 }
 
 fn ip(value: &[u8]) -> Option<IpAddr> {
@@ -156,7 +156,7 @@ mod tests {
                 IpAddr::V6(v6) => v6.octets().to_vec(),
             };
             let found = address(&message(&bytes, scope)).unwrap();
-            assert_eq!((found.index, found.address.to_string().as_str()), (3, ip));
+            assert_eq!((found.index, found.ip.to_string().as_str()), (3, ip));
             found.scope
         };
         assert_eq!(read("10.0.0.1", 0), Scope::Global);

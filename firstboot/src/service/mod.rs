@@ -15,6 +15,7 @@ mod leave;
 mod network;
 mod obtain;
 mod offer;
+mod power;
 mod sealed;
 #[cfg(test)]
 mod tests;
@@ -289,7 +290,7 @@ impl<'a> Service<'a> {
             seal(journal, "none", "")?;
             self.block_usb(loaded.config.seal.block_usb)?;
             self.report.report(Code::ReadyNoJoin, "everything is applied");
-            return Ok(());
+            return self.power(loaded.config.power, journal);
         };
         let membership = match driver.probe(self.host)? {
             Some(membership) => membership,
@@ -298,7 +299,7 @@ impl<'a> Service<'a> {
         seal(journal, driver.name(), &membership.identity)?;
         self.block_usb(loaded.config.seal.block_usb)?;
         self.report.report(Code::Joined, &membership.text);
-        Ok(())
+        self.power(loaded.config.power, journal)
     }
 
     /// Writes a file of the join; one that has its content already is left alone, so that a node that starts again

@@ -563,3 +563,5 @@ fn a_role_that_joins_nothing_is_not_sealed_with_a_network_that_does_not_work() {
 }
 #[path = "commands_tests.rs"]
 mod commands;
+#[path = "power_tests.rs"]
+mod power_state;

@@ -129,7 +129,12 @@ keys! {
     "phone_home.post" NoOp "the node sends its state as JSON, failures too: docs/status-codes.md";
     "phone_home.tries" NoOp "a report is tried again until it is taken";
     "phone_home.url" Applied "`report.url`; without `$INSTANCE_ID`, because the report itself says whose it is";
-    "power_state" Refused "what is applied is in effect at once; a node that joined keeps running";
+    "power_state" Applied "`[power]`: after the join, once";
+    "power_state.condition" Applied "`false` leaves it out; a command is an error";
+    "power_state.delay" Applied "`power.delay`: `now`, or minutes";
+    "power_state.message" NoOp "the journal says it";
+    "power_state.mode" Applied "`power.mode`";
+    "power_state.timeout" NoOp "it is not done before the node has joined and sent its results";
     "prefer_fqdn_over_hostname" Applied "`false` makes `hostname` win over `fqdn`";
     "preserve_hostname" Applied "`true` leaves `hostname` and `fqdn` of the document out";
     "puppet" Refused "the image is immutable: configuration belongs into the role's profile and node.toml";

@@ -32,6 +32,7 @@ fn ca_document(key: &str, defaults: &str) -> String {
 
 fn accepted() -> Vec<String> {
     let mut all: Vec<String> = ACCEPTED.iter().map(ToString::to_string).collect();
+    all.push("power_state:\n  mode: reboot\n  delay: now\n  condition: true\n".into());
     all.push("phone_home:\n  url: https://status.site/nodes\n".into());
     all.push(ca_document("ca_certs", "remove_defaults"));
     all.push(ca_document("ca-certs", "remove-defaults"));
@@ -152,6 +153,7 @@ fn every_key_of_cloud_inits_schema_is_in_the_table() {
         ("ntp", false),
         ("ca_certs", false),
         ("phone_home", false),
+        ("power_state", false),
         ("swap", false),
         ("users", true),
         ("write_files", true),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::keys::applies;
 use super::unpack::{Kind, unpack};
 use super::yaml::{NULL, entries, items, yaml_tree};
-use super::{disks, files, users};
+use super::{disks, files, power, users};
 use crate::config::parse::toml_tree;
 use crate::config::problem::Findings;
 use crate::config::run::quoted;
@@ -71,6 +71,7 @@ fn carry_over(cloud: Table, whole: &Origin, findings: &mut Findings) -> Node {
             "ntp" => ntp(node, &mut tree, findings),
             "ca_certs" | "ca-certs" => ca_certs(node, &key, &mut tree, findings),
             "phone_home" => phone_home(node, &mut tree, findings),
+            "power_state" => power::power_state(node, &mut tree, findings),
             "disable_root" => {
                 if let Some(disable) = boolean(&node, &key, findings) {
                     let value = Value::Boolean(!disable);
@@ -188,7 +189,8 @@ fn host_keys(node: Node, tree: &mut Node, findings: &mut Findings) {
     }
 }
 
-/// Commands: a text for the shell, or a list of arguments.
+/// Commands: each a text for the shell, or a list of arguments. As with cloud-init all of them are one script, a line
+/// for each, so a `cd` or a variable of one holds for those after it, and one that fails does not end it.
 fn commands(when: &str, node: Node, tree: &mut Node, findings: &mut Findings) {
     let path = if when == "first" { "runcmd" } else { "bootcmd" };
     let origin = node.origin.clone();

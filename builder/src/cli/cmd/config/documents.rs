@@ -45,7 +45,7 @@ impl Given {
                 None => Format::NodeToml,
             };
             // A ConfigDrive has it in JSON.
-            if format == Format::VendorData && is_json(&name) {
+            if format == Format::VendorData && has_extension(&name, "json") {
                 let text = vendor_data(&bytes).map_err(|what| Failure::input(format!("{}: {what}", file.display())))?;
                 bytes = text.unwrap_or_default().into_bytes();
             }
@@ -98,8 +98,8 @@ fn bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn is_json(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == "json")
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == extension)
 }
 
 /// What a file is written in, by its name or by how it begins; `None` is a `node.toml`. The names are those of NoCloud and
@@ -116,7 +116,7 @@ fn recognise(name: &str, bytes: &[u8]) -> Option<Format> {
         ("network_config", Format::NetworkConfig),
         ("network_data", Format::NetworkData),
     ];
-    if name.ends_with(".toml") {
+    if has_extension(name, "toml") {
         return None;
     }
     if let Some((_, format)) = NAMES.iter().find(|(known, _)| name.contains(known)) {

@@ -149,6 +149,11 @@ fn plan(
         let at = steps.len().saturating_sub(1);
         steps.splice(at..at, join.after.iter().map(gate));
     }
+    steps.extend(loaded.config.power.map(|power| Planned {
+        name: "power".into(),
+        text: power.to_string(),
+        effects: Vec::new(),
+    }));
     if global.json {
         print_json(&json!({ "machine": machine.to_string(), "role": files.role, "steps": steps }));
         return Ok(());

@@ -78,6 +78,11 @@ const REPORT: &[Key] = &[
     .default("`[]`"),
     Key::new("time.ca", Kind::Text(PEM), CERTIFICATE, "The authorities that may vouch for them, in PEM.")
         .default("the image's"),
+    Key::new("power", Kind::Table, "", "What becomes of the machine once it is at its goal; without it, it runs on."),
+    Key::new("power.mode", Kind::Choice(&["poweroff", "reboot", "halt"]), "\"reboot\"", "What happens, once.")
+        .required(),
+    Key::new("power.delay", Kind::Integer(0, 10_080), "5", "How long after that, in minutes; half a minute at least.")
+        .default("`0`"),
     Key::new("write_back", Kind::Boolean, "false", "Write the result to the stick that the configuration came from.")
         .default("`true`"),
 ];
