@@ -1,11 +1,11 @@
-//! The command line of a virtual machine: a q35 PC with UEFI, one disk, no display.
+//! The command line of a virtual machine: a q35 PC with UEFI, one disk, a screen that nobody sees if any.
 
 use std::path::{Path, PathBuf};
 
 use super::accel::Accelerator;
 use super::disk::Disk;
 use super::qmp::STICK;
-use super::scenario::{Bus, Medium};
+use super::scenario::{Bus, Display, Medium};
 use super::switch::Port;
 
 /// Everything that a virtual machine is made of.
@@ -35,6 +35,10 @@ pub struct Machine {
     pub medium: Option<(Medium, PathBuf)>,
     /// Whether a USB medium is in from the start.
     pub stick: bool,
+    /// Whether the medium is write-protected.
+    pub read_only: bool,
+    /// Its screen.
+    pub display: Option<Display>,
     /// Ports of switches, with the hardware address of the card there, in the order of the cards.
     pub cards: Vec<(Port, String)>,
     /// Hardware address of the card that carries ssh; none, no such card.
@@ -71,6 +75,10 @@ impl Machine {
             line.0.push(flag.into());
         }
         line.pair("-display", "none");
+        if let Some(Display { width, height }) = self.display {
+            // The firmware and the kernel's drivers take the size from the monitor's description.
+            line.pair("-device", &format!("VGA,edid=on,xres={width},yres={height}"));
+        }
         line.pair("-machine", "q35,smm=off,vmport=off");
         match self.accelerator {
             Accelerator::Kvm => line.pair("-accel", "kvm").pair("-cpu", "host"),
@@ -154,7 +162,11 @@ impl Machine {
         }
         if let Some((medium, file)) = &self.medium {
             // A node of its own, so that it outlives the device when the stick is pulled out.
-            let node = format!("driver=raw,node-name=medium0,file.driver=file,file.filename={}", path(file));
+            let read_only = if self.read_only { "on" } else { "off" };
+            let node = format!(
+                "driver=raw,node-name=medium0,read-only={read_only},file.driver=file,file.filename={}",
+                path(file)
+            );
             line.pair("-blockdev", &node);
             match medium {
                 Medium::Usb if self.stick => line.pair(
@@ -231,6 +243,8 @@ mod tests {
             oem_strings: vec!["a=b,c".into()],
             medium: Some((Medium::Usb, "/r/g.stick".into())),
             stick: true,
+            read_only: false,
+            display: None,
             cards: vec![(
                 Port { guest: "/r/n.guest".into(), switch: "/r/n.switch".into() },
                 "52:54:00:00:00:01".into(),

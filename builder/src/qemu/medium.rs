@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -53,6 +53,20 @@ pub fn write(path: &Path, label: &str, files: &BTreeMap<String, Vec<u8>>) -> Res
     fill(&file, label, files).map_err(at("cannot write the volume", path))
 }
 
+/// Reads a file of a volume that a guest may have in use: what it has written back so far. At most 4 MiB.
+///
+/// # Errors
+/// The volume or the file cannot be read.
+pub fn read(volume: &Path, file: &str) -> Result<Vec<u8>, QemuError> {
+    // A copy, so that nothing of the guest's is written, whatever the reader notes.
+    let bytes = std::fs::read(volume).map_err(at("cannot read", volume))?;
+    let mut content = Vec::new();
+    fatfs::FileSystem::new(Cursor::new(bytes), fatfs::FsOptions::new())
+        .and_then(|volume| volume.root_dir().open_file(file)?.take(4 << 20).read_to_end(&mut content))
+        .map_err(at("cannot read from the stick", Path::new(file)))?;
+    Ok(content)
+}
+
 fn fill(file: &std::fs::File, label: &str, files: &BTreeMap<String, Vec<u8>>) -> std::io::Result<()> {
     let mut padded = [b' '; 11];
     for (to, from) in padded.iter_mut().zip(label.bytes()) {
@@ -94,6 +108,19 @@ mod tests {
         } else {
             println!("skipped: mtools is not installed");
         }
+    }
+
+    #[test]
+    fn what_is_on_it_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stick.img");
+        write(&path, "INGOT", &BTreeMap::from([("node.toml.minisig".to_owned(), b"text".to_vec())])).unwrap();
+        assert_eq!(read(&path, "node.toml.minisig").unwrap(), b"text");
+        assert_eq!(read(&path, "NODE.TOML.MINISIG").unwrap(), b"text");
+        let error = read(&path, "ingot-results/a.json").unwrap_err().to_string();
+        assert!(error.starts_with("cannot read from the stick ingot-results/a.json"), "{error}");
+        std::fs::write(&path, b"no volume").unwrap();
+        assert!(read(&path, "node.toml").is_err());
     }
 
     fn is_missing(error: &crate::process::ProcessError) -> bool {

@@ -11,7 +11,8 @@
 //! disk      a private disk per guest    medium     the volume that hands the configuration to the node
 //! machine   the command line            guest      a running virtual machine, qmp its control channel
 //! switch    Ethernet among the guests   console    the serial log, its status codes and panics
-//! ssh       commands inside a guest     run        all of it in order -> report
+//! ssh       commands inside a guest     site_key   signs what sticks bring
+//! run       all of it in order -> report
 //! ```
 
 pub mod accel;
@@ -27,6 +28,7 @@ pub mod qmp;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod site_key;
 pub mod ssh;
 pub mod switch;
 pub mod variables;
@@ -104,6 +106,9 @@ pub enum QemuError {
     /// No UEFI firmware was found on the host.
     #[error("no UEFI firmware for x86-64 found on this host; on Debian and Ubuntu install the package ovmf")]
     NoFirmware,
+    /// The run's site key could not be made, or did not sign.
+    #[error("the site key of this run: {0}")]
+    SiteKey(String),
     /// The terminal could not be set up.
     #[error("cannot set up the terminal: {0}")]
     Terminal(std::io::Error),

@@ -14,6 +14,9 @@ const MAX_MESSAGE: u64 = 1024 * 1024;
 /// How long QEMU may take to answer: it answers between two slices of the guest's time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long QEMU may take to let go of the medium of a device that was pulled out.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
 /// The name of the stick's device.
 pub const STICK: &str = "stick0";
 
@@ -108,12 +111,12 @@ impl Qmp {
         host_port(text).ok_or_else(|| QmpError::Protocol(format!("no forwarded port in {text:?}")))
     }
 
-    /// Writes what the guest's screen shows to a file, as PPM. Guests without a display have no screen.
+    /// Writes what the guest's screen shows to a file, as PNG. Guests without a display have no screen.
     ///
     /// # Errors
     /// See [`QmpError`].
     pub fn screendump(&mut self, path: &Path) -> Result<(), QmpError> {
-        self.execute("screendump", &json!({ "filename": path.display().to_string() })).map(drop)
+        self.execute("screendump", &json!({ "filename": path.display().to_string(), "format": "png" })).map(drop)
     }
 
     /// Puts the stick in: the USB device of the medium that the machine was started with.
@@ -126,6 +129,26 @@ impl Qmp {
             "serial": "ingot-stick", "removable": true,
         });
         self.execute("device_add", &device).map(drop)
+    }
+
+    /// Puts another medium in the place of the stick's, which must be pulled out.
+    ///
+    /// # Errors
+    /// See [`QmpError`].
+    pub fn change_stick(&mut self, path: &Path, read_only: bool) -> Result<(), QmpError> {
+        // The device lets go of it a moment after it is gone.
+        let deadline = Instant::now() + RELEASE_LIMIT;
+        while let Err(error) = self.execute("blockdev-del", &json!({ "node-name": "medium0" })) {
+            if !matches!(error, QmpError::Refused { .. }) || Instant::now() >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let node = json!({
+            "driver": "raw", "node-name": "medium0", "read-only": read_only,
+            "file": { "driver": "file", "filename": path.display().to_string() },
+        });
+        self.execute("blockdev-add", &node).map(drop)
     }
 
     /// Pulls the stick out.

@@ -9,6 +9,7 @@ use super::accel::{self, Choice};
 use super::launcher::Launcher;
 use super::report::{GuestReport, Outcome, Report, StepReport};
 use super::scenario::Scenario;
+use super::site_key::SiteKey;
 use super::ssh::Key;
 use super::{QemuError, at, interrupt};
 use crate::profile::QemuFacts;
@@ -16,6 +17,7 @@ use crate::progress::Progress;
 
 pub(super) mod node;
 mod steps;
+mod stick;
 #[cfg(test)]
 mod tests;
 
@@ -75,14 +77,18 @@ pub fn run_scenario(
     let wiring = Wiring::start(scenario, runtime.path())?;
     let place = node::Place { launcher, work: work_dir, runtime: runtime.path(), accelerator: choice.accelerator };
     let secret = super::variables::fresh_secret().map_err(at("no randomness for", work_dir))?;
+    let site_key = SiteKey::generate()?;
+    let given = node::Given { key: &key, secret: &secret, site_key: site_key.public() };
     let mut nodes = Vec::new();
     for guest in &scenario.guests {
         let image = node::image_of(guest, images)?;
-        nodes.push(Node::prepare(&place, guest, image, &wiring, &key, &secret)?);
+        nodes.push(Node::prepare(&place, guest, image, &wiring, &given)?);
     }
     let mut run = steps::Run {
         launcher,
         key: &key,
+        site_key,
+        work: work_dir,
         progress,
         nodes,
         deadline: begun + Duration::from_secs(scenario.timeout_seconds) * patience,

@@ -30,11 +30,13 @@ use thiserror::Error;
 use super::run::ImageKey;
 
 mod check;
+mod display;
 mod step;
 #[cfg(test)]
 mod tests;
 
-pub use step::{Check, Power, PowerCuts, Step, Stick};
+pub use display::Display;
+pub use step::{Check, OtherStick, Power, PowerCuts, Step, Stick};
 
 /// What is wrong with a scenario file.
 #[derive(Debug, Error)]
@@ -100,6 +102,8 @@ pub struct Guest {
     /// The disk's logical sector size in bytes: 512 or 4096.
     #[serde(default = "default_sector")]
     pub sector: u32,
+    /// A screen; none where not given.
+    pub display: Option<Display>,
     /// More disks, empty ones, beside the one that it boots from.
     #[serde(default)]
     pub data_disks: Vec<DataDisk>,

@@ -61,12 +61,19 @@ pub struct Ssh<'a> {
     /// The guest's name: its host key is remembered by it, whatever the port.
     guest: &'a str,
     port: u16,
+    user: &'a str,
 }
 
 impl<'a> Ssh<'a> {
     /// To the guest behind a port of 127.0.0.1, as root.
     pub fn new(launcher: &'a dyn Launcher, key: &'a Key, guest: &'a str, port: u16) -> Self {
-        Self { launcher, key, guest, port }
+        Self { launcher, key, guest, port, user: "root" }
+    }
+
+    /// As another user.
+    #[must_use]
+    pub fn with_user(self, user: &'a str) -> Self {
+        Self { user, ..self }
     }
 
     /// Runs a shell command, once, for `limit` at most, or until `unwanted` says so.
@@ -136,7 +143,8 @@ impl<'a> Ssh<'a> {
         ] {
             arguments.extend(["-o".to_owned(), option.to_owned()]);
         }
-        arguments.extend(["-p".to_owned(), self.port.to_string(), "root@127.0.0.1".to_owned(), "--".to_owned()]);
+        let to = format!("{}@127.0.0.1", self.user);
+        arguments.extend(["-p".to_owned(), self.port.to_string(), to, "--".to_owned()]);
         arguments.push(command.to_owned());
         arguments
     }

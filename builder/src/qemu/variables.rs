@@ -5,6 +5,7 @@
 //! |---------------------|--------------------------------------------------------------------|
 //! | `${ssh_public_key}` | the run's own public key, as `authorized_keys` takes it            |
 //! | `${secret}`         | 64 hexadecimal digits, the same for all guests, fresh with each run |
+//! | `${site_key}`       | the public site key of the run; steps with `sign` sign with it     |
 //! | `${guest}`          | the guest's name                                                   |
 //! | `${mac.NETWORK}`    | the guest's hardware address on that network                       |
 //! | `${mac.ssh}`        | its hardware address on the network that only carries ssh (DHCP)   |

@@ -13,7 +13,8 @@ use crate::qemu::console::Console;
 use crate::qemu::guest::Running;
 use crate::qemu::launcher::Launcher;
 use crate::qemu::machine::{Machine, Serial};
-use crate::qemu::scenario::{Guest, Medium, SSH_NETWORK, Scenario, Stick};
+use crate::qemu::scenario::{Guest, Medium, OtherStick, SSH_NETWORK, Scenario, Stick};
+use crate::qemu::site_key::SiteKey;
 use crate::qemu::ssh::Key;
 use crate::qemu::switch::{Port, Switch};
 use crate::qemu::variables::{VariableError, Variables};
@@ -73,6 +74,18 @@ pub(super) struct Node<'a> {
     pub port: u16,
     machine: Machine,
     image: PathBuf,
+    variables: Variables,
+    /// How many other sticks there were.
+    sticks: u32,
+}
+
+/// What all guests of a run are given.
+pub(super) struct Given<'a> {
+    /// Steps log in with it.
+    pub key: &'a Key,
+    pub secret: &'a str,
+    /// The public key of the site.
+    pub site_key: String,
 }
 
 /// The image that a guest boots.
@@ -104,11 +117,10 @@ impl<'a> Node<'a> {
         guest: &'a Guest,
         image: ImageRef,
         wiring: &Wiring,
-        key: &Key,
-        secret: &str,
+        given: &Given<'_>,
     ) -> Result<Self, QemuError> {
         let name = &guest.name;
-        let variables = variables(guest, key, secret);
+        let variables = variables(guest, given);
         let medium = match guest.medium {
             Some(kind) => Some((kind, write_medium(place, guest, kind, &variables)?)),
             None => None,
@@ -131,6 +143,8 @@ impl<'a> Node<'a> {
             oem_strings: credentials(guest, &variables)?,
             medium,
             stick: guest.stick,
+            read_only: false,
+            display: guest.display,
             cards: wiring.cards(guest),
             ssh_mac: Some(guest.mac(SSH_NETWORK)),
             internet: false,
@@ -147,6 +161,8 @@ impl<'a> Node<'a> {
             port: 0,
             machine,
             image: image.path,
+            variables,
+            sticks: 0,
         })
     }
 
@@ -176,6 +192,51 @@ impl<'a> Node<'a> {
         let qmp = running.control()?;
         let done = if self.machine.stick { qmp.plug_stick() } else { qmp.pull_stick() };
         done.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })
+    }
+
+    /// Puts another stick in, with these files; it stays so when the power is cut and comes back.
+    pub fn other_stick(&mut self, other: &OtherStick, site_key: &mut SiteKey) -> Result<(), QemuError> {
+        let Some((Medium::Usb, path)) = &self.machine.medium else { return Ok(()) };
+        let wrong = |source: VariableError| QemuError::Variable { guest: self.guest.name.clone(), source };
+        let mut files = BTreeMap::new();
+        for (name, text) in &other.files {
+            let bytes = self.variables.replace(text).map_err(wrong)?.into_bytes();
+            if other.sign {
+                files.insert(format!("{name}.minisig"), site_key.sign(name, &bytes)?);
+            }
+            files.insert(name.clone(), bytes);
+        }
+        self.sticks += 1;
+        let path = path.with_extension(format!("ingot{}", self.sticks));
+        medium::write(&path, Medium::Usb.label(), &files)?;
+        if self.machine.stick {
+            self.stick(Stick::Out)?;
+        }
+        if let Some(running) = &mut self.running {
+            let changed = running.control()?.change_stick(&path, other.read_only);
+            changed.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })?;
+        }
+        self.machine.medium = Some((Medium::Usb, path));
+        self.machine.read_only = other.read_only;
+        self.stick(Stick::In)
+    }
+
+    /// The bytes of a file on the stick, as it is now.
+    pub fn on_stick(&self, path: &str) -> Result<Vec<u8>, QemuError> {
+        match &self.machine.medium {
+            Some((Medium::Usb, medium)) => medium::read(medium, path),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Writes a picture of the screen, as PNG.
+    pub fn screen(&mut self, path: &Path) -> Result<(), QemuError> {
+        let Some(running) = &mut self.running else {
+            let tail = "it is switched off".to_owned();
+            return Err(QemuError::Ended { guest: self.guest.name.clone(), tail });
+        };
+        let taken = running.control()?.screendump(path);
+        taken.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })
     }
 
     /// Makes the disk larger; the guest must be off.
@@ -212,10 +273,11 @@ impl Drop for Node<'_> {
     }
 }
 
-fn variables(guest: &Guest, key: &Key, secret: &str) -> Variables {
+fn variables(guest: &Guest, given: &Given<'_>) -> Variables {
     let variables = Variables::default()
-        .with("ssh_public_key", key.public())
-        .with("secret", secret)
+        .with("ssh_public_key", given.key.public())
+        .with("secret", given.secret)
+        .with("site_key", &given.site_key)
         .with("guest", &guest.name)
         .with("mac.ssh", &guest.mac(SSH_NETWORK));
     guest

@@ -1,6 +1,7 @@
 //! The steps of a scenario, one after another, each with its own time limit inside that of the whole run.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
@@ -11,6 +12,7 @@ use crate::qemu::console::{Seen, Status};
 use crate::qemu::launcher::Launcher;
 use crate::qemu::report::{Outcome, StepReport};
 use crate::qemu::scenario::{Check, Power, PowerCuts, Step};
+use crate::qemu::site_key::SiteKey;
 use crate::qemu::ssh::{Ended, Key, Ssh};
 use crate::qemu::{QemuError, interrupt};
 
@@ -18,7 +20,7 @@ use crate::qemu::{QemuError, interrupt};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Between two tries of a command.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// How long a node that reported a failure may take to report something better, under KVM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -26,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(20);
 pub(super) struct Run<'a> {
     pub launcher: &'a dyn Launcher,
     pub key: &'a Key,
+    pub site_key: SiteKey,
+    /// Where logs and pictures go.
+    pub work: &'a Path,
     pub progress: &'a dyn Progress,
     pub nodes: Vec<Node<'a>>,
     /// When the whole run must be over.
@@ -36,17 +41,17 @@ pub(super) struct Run<'a> {
 }
 
 /// How one step came out.
-struct Found {
+pub(super) struct Found {
     output: String,
     /// Why it failed, if it did.
     failure: Option<String>,
 }
 
 impl Found {
-    fn good(output: impl Into<String>) -> Self {
+    pub fn good(output: impl Into<String>) -> Self {
         Self { output: output.into(), failure: None }
     }
-    fn bad(output: impl Into<String>, why: impl Into<String>) -> Self {
+    pub fn bad(output: impl Into<String>, why: impl Into<String>) -> Self {
         Self { output: output.into(), failure: Some(why.into()) }
     }
 }
@@ -102,15 +107,17 @@ impl Run<'_> {
             Check::PowerCuts(cuts) => {
                 self.power_cuts(index, cuts, limit).or_else(|error| Ok(Found::bad("", error.to_string())))
             }
-            Check::Stick(stick) => match self.nodes[index].stick(*stick) {
-                Ok(()) => Ok(Found::good("")),
-                Err(error) => Ok(Found::bad("", error.to_string())),
-            },
-            Check::Run { command, status, expect, matches } => {
+            Check::Stick { stick, other } => Ok(self.stick(index, *stick, other.as_ref())),
+            Check::OnStick { path, expect, matches } => {
+                let right = |text: &str| wrong_with(0, text, 0, expect.as_deref(), matches.as_ref());
+                Ok(self.on_stick(index, path, &right, deadline, &late))
+            }
+            Check::Screen(name) => Ok(self.screen(index, name)),
+            Check::Run { command, user, status, expect, matches } => {
                 let right = |got: i32, output: &str| {
                     wrong_with(got, output, *status, expect.as_deref(), matches.as_ref()).map_or(Ok(()), Err)
                 };
-                self.command(index, command, &right, deadline, &late)
+                self.command(index, (user, command), &right, deadline, &late)
             }
             Check::Console { pattern, without } => {
                 let find = |seen: &Seen| {
@@ -191,12 +198,13 @@ impl Run<'_> {
     fn command(
         &mut self,
         index: usize,
-        command: &str,
+        (user, command): (&str, &str),
         right: &dyn Fn(i32, &str) -> Result<(), String>,
         deadline: Instant,
         late: &str,
     ) -> Result<Found, QemuError> {
         let mut last = Found::bad("", "was never run");
+        let mut judged = false;
         loop {
             self.tell();
             if let Some(dead) = self.give_up(index) {
@@ -209,11 +217,14 @@ impl Run<'_> {
             }
             let node = &self.nodes[index];
             let on = || node.running.as_ref().is_some_and(crate::qemu::guest::Running::is_on);
-            let ssh = Ssh::new(self.launcher, self.key, &node.guest.name, node.port);
+            let ssh = Ssh::new(self.launcher, self.key, &node.guest.name, node.port).with_user(user);
             last = match ssh.run(command, left, &|| interrupt::requested() || !on())? {
                 Ended::Exited(status, output) => match right(status, &output) {
                     Ok(()) => return Ok(Found::good(output)),
-                    Err(why) => Found::bad(output, why),
+                    Err(why) => {
+                        judged = true;
+                        Found::bad(output, why)
+                    }
                 },
                 Ended::Unreachable(output) => {
                     let why = if output.trim().is_empty() {
@@ -223,6 +234,8 @@ impl Run<'_> {
                     };
                     Found::bad(last.output, why)
                 }
+                // The time was over in the middle of one more try: what the one before gave says more.
+                Ended::Stopped(_) if judged => last,
                 Ended::Stopped(output) => Found::bad(output, "the command did not end"),
             };
             std::thread::sleep(RETRY.min(deadline.saturating_duration_since(Instant::now())));
@@ -300,7 +313,7 @@ impl Run<'_> {
     }
 
     /// Why waiting for this guest is pointless, if it is.
-    fn give_up(&mut self, index: usize) -> Option<String> {
+    pub fn give_up(&mut self, index: usize) -> Option<String> {
         if interrupt::requested() {
             return Some("interrupted".into());
         }
@@ -320,7 +333,7 @@ impl Run<'_> {
     }
 
     /// Tells the user what nodes reported since the last time.
-    fn tell(&mut self) {
+    pub fn tell(&mut self) {
         for node in &self.nodes {
             let told = self.told.entry(node.guest.name.clone()).or_default();
             let seen = node.console.seen();

@@ -60,7 +60,7 @@ fn a_missing_image_and_a_missing_variable_are_named() {
     };
     assert_eq!(
         run(&scenario),
-        "guest g: there is no variable ${nothing}; there are: guest, mac.n, mac.ssh, secret, ssh_public_key"
+        "guest g: there is no variable ${nothing}; there are: guest, mac.n, mac.ssh, secret, site_key, ssh_public_key"
     );
     let mut scenario = scenario;
     scenario.guests[0].image = None;

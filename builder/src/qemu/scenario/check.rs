@@ -85,8 +85,14 @@ fn check(file: File, path: &Path) -> Result<Scenario, Problem> {
         }
         let step = step.step().map_err(|problem| (span.clone(), problem))?;
         let on_usb = |guest: &&Guest| guest.name == step.guest && guest.medium == Some(Medium::Usb);
-        if matches!(step.check, Check::Stick(_)) && !guests.iter().any(|guest| on_usb(&guest)) {
+        if matches!(step.check, Check::Stick { .. } | Check::OnStick { .. })
+            && !guests.iter().any(|guest| on_usb(&guest))
+        {
             return Err((span, format!("guest {} has no USB medium to put in or pull out", step.guest)));
+        }
+        let has_display = |guest: &Guest| guest.name == step.guest && guest.display.is_some();
+        if matches!(step.check, Check::Screen(_)) && !guests.iter().any(has_display) {
+            return Err((span, format!("guest {} has no display; say display = \"1280x800\"", step.guest)));
         }
         steps.push(step);
     }
@@ -161,9 +167,7 @@ fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String>
     if sources > 0 && guest.files.contains_key(taken) {
         return Err(format!("files has {taken}, which the configuration is written to"));
     }
-    if let Some(name) = guest.files.keys().find(|name| name.is_empty() || name.contains('/') || name.starts_with('.')) {
-        return Err(format!("{name:?} is not a plain file name"));
-    }
+    file_names(guest.files.keys())?;
     if let Some(network) = guest.networks.iter().find(|network| !networks.contains(*network)) {
         return Err(format!("there is no network {network}; list it in networks at the top"));
     }
@@ -181,7 +185,13 @@ fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String>
     Ok(())
 }
 
-fn is_name(text: &str) -> bool {
+/// Refuses what is no name of a file in the top directory of a medium.
+pub(super) fn file_names<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<(), String> {
+    let wrong = |name: &&String| name.is_empty() || name.contains('/') || name.starts_with('.');
+    names.into_iter().find(wrong).map_or(Ok(()), |name| Err(format!("{name:?} is not a plain file name")))
+}
+
+pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 

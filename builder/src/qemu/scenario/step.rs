@@ -1,5 +1,6 @@
 //! One step of a scenario: something to wait for and check, or something to do to a guest.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use regex::Regex;
@@ -25,6 +26,8 @@ pub enum Check {
     Run {
         /// The command.
         command: String,
+        /// Who runs it.
+        user: String,
         /// The exit status it must have.
         status: i32,
         /// Text that its output must contain.
@@ -49,7 +52,23 @@ pub enum Check {
         holds_seconds: u64,
     },
     /// The configuration stick is put in or pulled out.
-    Stick(Stick),
+    Stick {
+        /// What happens to it.
+        stick: Stick,
+        /// Another stick that is put in, in place of the one before.
+        other: Option<OtherStick>,
+    },
+    /// A file on the stick, read from outside, as the person does who pulls it out.
+    OnStick {
+        /// The file: `ingot-results/NAME.json`.
+        path: String,
+        /// Text that it must contain.
+        expect: Option<String>,
+        /// What it must match (multi-line).
+        matches: Option<Regex>,
+    },
+    /// A picture of the guest's screen is kept beside the logs.
+    Screen(String),
     /// Power.
     Power {
         /// What happens to it.
@@ -123,6 +142,17 @@ pub enum Stick {
     Out,
 }
 
+/// Another stick.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherStick {
+    /// The files on it by name, with variables.
+    pub files: BTreeMap<String, String>,
+    /// Whether each file has its signature beside it, made with the run's site key.
+    pub sign: bool,
+    /// Whether it is write-protected.
+    pub read_only: bool,
+}
+
 /// A step as the file has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +160,7 @@ pub(super) struct Written {
     name: Option<String>,
     pub(super) guest: String,
     run: Option<String>,
+    user: Option<String>,
     status: Option<i32>,
     expect: Option<String>,
     matches: Option<String>,
@@ -139,45 +170,66 @@ pub(super) struct Written {
     without: Vec<String>,
     holds_seconds: Option<u64>,
     stick: Option<Stick>,
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+    #[serde(default)]
+    sign: bool,
+    #[serde(default)]
+    read_only: bool,
+    on_stick: Option<String>,
+    screen: Option<String>,
     power: Option<Power>,
     power_cuts: Option<WrittenCuts>,
     disk_gib: Option<u64>,
     within_seconds: Option<u64>,
 }
 
+/// What is wrong with a step that has none of these, or several.
+const KINDS: &str = "a step has exactly one of: run, console, state, stick, on_stick, screen, power, power_cuts";
+
 /// How long a step may take where the file does not say.
 const DEFAULT_WITHIN: u64 = 60;
 
 impl Written {
     /// The step, or what is wrong with it.
-    pub(super) fn step(self) -> Result<Step, String> {
+    pub(super) fn step(mut self) -> Result<Step, String> {
         let kinds = [
             self.run.is_some(),
             self.console.is_some(),
             self.state.is_some(),
             self.stick.is_some(),
+            self.on_stick.is_some(),
+            self.screen.is_some(),
             self.power.is_some(),
             self.power_cuts.is_some(),
         ];
-        let acts = self.stick.is_some() || self.power.is_some();
+        let acts = self.stick.is_some() || self.power.is_some() || self.screen.is_some();
         if kinds.iter().filter(|kind| **kind).count() != 1 {
-            return Err("a step has exactly one of: run, console, state, stick, power, power_cuts".into());
+            return Err(KINDS.into());
         }
         let only = |key: &str, given: bool, of: &str, allowed: bool| {
             if given && !allowed { Err(format!("{key} belongs to a step with {of}")) } else { Ok(()) }
         };
+        only("user", self.user.is_some(), "run", self.run.is_some())?;
         only("status", self.status.is_some(), "run", self.run.is_some())?;
-        only("expect", self.expect.is_some(), "run", self.run.is_some())?;
-        only("matches", self.matches.is_some(), "run", self.run.is_some())?;
+        let reads = self.run.is_some() || self.on_stick.is_some();
+        only("expect", self.expect.is_some(), "run or on_stick", reads)?;
+        only("matches", self.matches.is_some(), "run or on_stick", reads)?;
+        let other = self.other_stick()?;
         only("without", !self.without.is_empty(), "console or state", self.console.is_some() || self.state.is_some())?;
         only("holds_seconds", self.holds_seconds.is_some(), "state", self.state.is_some())?;
         only("disk_gib", self.disk_gib.is_some(), "power", self.power.is_some())?;
-        only("within_seconds", self.within_seconds.is_some(), "run, console, state or power_cuts", !acts)?;
+        only("within_seconds", self.within_seconds.is_some(), "run, console, state, on_stick or power_cuts", !acts)?;
+        let lines = |text: String| pattern(&format!("(?m){text}"));
         let without = self.without.iter().map(|code| parse_code(code)).collect::<Result<Vec<_>, _>>()?;
         let (what, check) = if let Some(command) = self.run {
-            let matches = self.matches.map(|text| pattern(&format!("(?m){text}"))).transpose()?;
-            let check =
-                Check::Run { command: command.clone(), status: self.status.unwrap_or(0), expect: self.expect, matches };
+            let matches = self.matches.map(lines).transpose()?;
+            let (user, status) = (self.user.unwrap_or_else(|| "root".to_owned()), self.status.unwrap_or(0));
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+            if user.is_empty() || user.starts_with('-') || !user.chars().all(plain) {
+                return Err(format!("{user:?} is not the name of a user"));
+            }
+            let check = Check::Run { command: command.clone(), user, status, expect: self.expect, matches };
             (command, check)
         } else if let Some(text) = self.console {
             (format!("console: {text}"), Check::Console { pattern: pattern(&text)?, without })
@@ -185,7 +237,15 @@ impl Written {
             let holds_seconds = self.holds_seconds.unwrap_or(0);
             (code.clone(), Check::State { code: parse_code(&code)?, without, holds_seconds })
         } else if let Some(stick) = self.stick {
-            (format!("stick {stick:?}").to_lowercase(), Check::Stick(stick))
+            (format!("stick {stick:?}").to_lowercase(), Check::Stick { stick, other })
+        } else if let Some(path) = self.on_stick {
+            let matches = self.matches.map(lines).transpose()?;
+            (format!("on the stick: {path}"), Check::OnStick { path, expect: self.expect, matches })
+        } else if let Some(name) = self.screen {
+            if !super::check::is_name(&name) {
+                return Err(format!("the picture {name:?} has other characters than letters, digits and dashes"));
+            }
+            (format!("screen {name}"), Check::Screen(name))
         } else if let Some(cuts) = self.power_cuts {
             let cuts = cuts.cuts()?;
             (format!("{} power cuts", cuts.count), Check::PowerCuts(cuts))
@@ -195,7 +255,7 @@ impl Written {
             }
             (format!("power {power:?}").to_lowercase(), Check::Power { power, disk_gib: self.disk_gib })
         } else {
-            return Err("a step has exactly one of: run, console, state, stick, power, power_cuts".into());
+            return Err(KINDS.into());
         };
         Ok(Step {
             name: self.name.unwrap_or(what),
@@ -203,6 +263,23 @@ impl Written {
             check,
             within_seconds: self.within_seconds.unwrap_or(DEFAULT_WITHIN),
         })
+    }
+
+    /// The stick that is put in, where it is another one.
+    fn other_stick(&mut self) -> Result<Option<OtherStick>, String> {
+        let files = std::mem::take(&mut self.files);
+        if files.is_empty() {
+            return if self.sign || self.read_only {
+                Err("sign and read_only belong to files".into())
+            } else {
+                Ok(None)
+            };
+        }
+        if self.stick != Some(Stick::In) {
+            return Err("files belongs to a step with stick = \"in\"".into());
+        }
+        super::check::file_names(files.keys())?;
+        Ok(Some(OtherStick { files, sign: self.sign, read_only: self.read_only }))
     }
 }
 

@@ -30,7 +30,7 @@ fn every_mistake_has_its_place_and_its_remedy() {
         ("networks = ['n']\nmacs = { n = '53:54:00:00:00:01' }", "not a hardware address of one card"),
         ("[[guest]]\nname = 'g'\nrole = 'r'", "dir/a.toml:7:1: guest g: two guests have this name"),
         ("[[step]]\nguest = 'x'\nrun = 'true'", "dir/a.toml:7:1: there is no guest x; there are: g"),
-        ("[[step]]\nguest = 'g'", "exactly one of: run, console, state, stick, power, power_cuts"),
+        ("[[step]]\nguest = 'g'", "exactly one of: run, console, state, stick, on_stick, screen, power, power_cuts"),
         ("[[step]]\nguest = 'g'\nrun = 'true'\nstate = 'FB-500'", "exactly one of"),
         ("[[step]]\nguest = 'g'\nstick = 'in'", "dir/a.toml:7:1: guest g has no USB medium"),
         ("stick = false", "stick = false is for a guest with medium = \"usb\""),
@@ -39,7 +39,15 @@ fn every_mistake_has_its_place_and_its_remedy() {
         ("[[step]]\nguest = 'g'\npower_cuts = { count = 1, seed = 1, spread_seconds = 0 }", "spread_seconds is from"),
         ("[[step]]\nguest = 'g'\npower_cuts = { count = 1, seed = 1, spread_seconds = 1, from = '5' }", "status code"),
         ("[[step]]\nguest = 'g'\nconsole = '('", "not a regular expression"),
-        ("[[step]]\nguest = 'g'\nconsole = 'x'\nexpect = 'y'", "expect belongs to a step with run"),
+        ("[[step]]\nguest = 'g'\nconsole = 'x'\nexpect = 'y'", "expect belongs to a step with run or on_stick"),
+        ("[[step]]\nguest = 'g'\nrun = 'true'\nuser = '-oX'", "\"-oX\" is not the name of a user"),
+        ("[[step]]\nguest = 'g'\non_stick = 'a'", "dir/a.toml:7:1: guest g has no USB medium"),
+        ("[[step]]\nguest = 'g'\nscreen = 'a'", "guest g has no display; say display = \"1280x800\""),
+        ("display = '640x480'\n[[step]]\nguest = 'g'\nscreen = '../a'", "the picture \"../a\" has other characters"),
+        ("display = '640'", "is not the size of a screen"),
+        ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'out'\nfiles = { a = '' }", "step with stick = \"in\""),
+        ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'in'\nfiles = { '../a' = '' }", "not a plain file name"),
+        ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'in'\nsign = true", "sign and read_only belong to files"),
     ] {
         let error = parse(&format!("{HEAD}{tail}\n")).unwrap_err();
         assert!(error.contains(want), "{tail}: {error}");
