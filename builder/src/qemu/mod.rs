@@ -11,7 +11,8 @@
 //! disk      a private disk per guest    medium     the volume that hands the configuration to the node
 //! machine   the command line            guest      a running virtual machine, qmp its control channel
 //! switch    Ethernet among the guests   console    the serial log, its status codes and panics
-//! ssh       commands inside a guest     run        all of it in order -> report
+//! ssh       commands inside a guest     server     HTTP for guests, and what they asked
+//! run       all of it in order -> report
 //! ```
 
 pub mod accel;
@@ -27,6 +28,7 @@ pub mod qmp;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod server;
 pub mod ssh;
 pub mod switch;
 pub mod variables;
@@ -49,9 +51,9 @@ pub enum QemuError {
     #[error(transparent)]
     Scenario(#[from] scenario::ScenarioError),
     /// A value of the node configuration names a variable that does not exist.
-    #[error("guest {guest}: {source}")]
+    #[error("{guest}: {source}")]
     Variable {
-        /// The guest whose configuration it is.
+        /// The guest whose configuration it is, or the server that serves it.
         guest: String,
         /// What is wrong.
         source: variables::VariableError,

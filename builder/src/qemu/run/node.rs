@@ -13,8 +13,7 @@ use crate::qemu::console::Console;
 use crate::qemu::guest::Running;
 use crate::qemu::launcher::Launcher;
 use crate::qemu::machine::{Machine, Serial};
-use crate::qemu::scenario::{Guest, Medium, SSH_NETWORK, Scenario, Stick};
-use crate::qemu::ssh::Key;
+use crate::qemu::scenario::{FW_CFG, Guest, Medium, SSH_NETWORK, Scenario, Stick};
 use crate::qemu::switch::{Port, Switch};
 use crate::qemu::variables::{VariableError, Variables};
 use crate::qemu::{QemuError, at, disk, medium};
@@ -32,7 +31,7 @@ pub(in crate::qemu) struct Place<'a> {
     pub accelerator: Accelerator,
 }
 
-/// The switches of a run, and which port of them is whose.
+/// The switches of a run, and which port of them is whose: by guest and card.
 pub(super) struct Wiring {
     pub switches: Vec<Switch>,
     ports: BTreeMap<(String, String), Port>,
@@ -43,12 +42,13 @@ impl Wiring {
     pub fn start(scenario: &Scenario, runtime: &Path) -> Result<Self, QemuError> {
         let mut wiring = Self { switches: Vec::new(), ports: BTreeMap::new() };
         for (index, network) in scenario.networks.iter().enumerate() {
-            let on = |guest: &&Guest| guest.networks.contains(network);
-            let guests: Vec<&Guest> = scenario.guests.iter().filter(on).collect();
-            let switch = Switch::start(runtime, &format!("net{index}"), guests.len())?;
-            for (guest, port) in guests.iter().zip(switch.ports()) {
-                wiring.ports.insert((network.clone(), guest.name.clone()), port.clone());
-            }
+            let of = |guest: &Guest| -> Vec<(String, String)> {
+                let here = guest.cards().into_iter().filter(|(on, _)| on == network);
+                here.map(|(_, card)| (guest.name.clone(), card)).collect()
+            };
+            let cards: Vec<(String, String)> = scenario.guests.iter().flat_map(of).collect();
+            let switch = Switch::start(runtime, &format!("net{index}"), cards.len())?;
+            wiring.ports.extend(cards.into_iter().zip(switch.ports().iter().cloned()));
             wiring.switches.push(switch);
         }
         Ok(wiring)
@@ -56,8 +56,8 @@ impl Wiring {
 
     /// The cards of a guest, in the order of its networks.
     fn cards(&self, guest: &Guest) -> Vec<(Port, String)> {
-        let port = |network: &String| self.ports.get(&(network.clone(), guest.name.clone())).cloned();
-        guest.networks.iter().filter_map(|network| Some((port(network)?, guest.mac(network)))).collect()
+        let port = |card: &String| self.ports.get(&(guest.name.clone(), card.clone())).cloned();
+        guest.cards().into_iter().filter_map(|(_, card)| Some((port(&card)?, guest.mac(&card)))).collect()
     }
 }
 
@@ -71,6 +71,7 @@ pub(super) struct Node<'a> {
     pub running: Option<Running>,
     /// The forwarded port while it is on.
     pub port: u16,
+    variables: Variables,
     machine: Machine,
     image: PathBuf,
 }
@@ -104,11 +105,12 @@ impl<'a> Node<'a> {
         guest: &'a Guest,
         image: ImageRef,
         wiring: &Wiring,
-        key: &Key,
-        secret: &str,
+        common: &Variables,
+        reaches_servers: bool,
     ) -> Result<Self, QemuError> {
         let name = &guest.name;
-        let variables = variables(guest, key, secret);
+        let variables = variables(guest, common.clone());
+        let replace = |text: &String| variables.replace(text).map_err(|source| wrong(guest, source));
         let medium = match guest.medium {
             Some(kind) => Some((kind, write_medium(place, guest, kind, &variables)?)),
             None => None,
@@ -129,12 +131,15 @@ impl<'a> Node<'a> {
             bus: guest.bus,
             data_disks: data_disks(place, guest)?,
             oem_strings: credentials(guest, &variables)?,
+            kernel_arguments: guest.kernel_arguments.iter().map(replace).collect::<Result<_, _>>()?,
+            fw_cfg: fw_cfg(place, guest, &variables)?,
             medium,
             stick: guest.stick,
             cards: wiring.cards(guest),
             ssh_mac: Some(guest.mac(SSH_NETWORK)),
-            internet: false,
-            serial_number: guest.serial(),
+            // Servers are on the host, and QEMU lets guests reach that only together with everything behind it.
+            internet: reaches_servers,
+            serial_number: replace(&guest.serial())?,
             serial: Serial::Log(log.clone()),
             control: place.runtime.join(format!("{name}.qmp")),
         };
@@ -145,6 +150,7 @@ impl<'a> Node<'a> {
             ended: None,
             running: None,
             port: 0,
+            variables,
             machine,
             image: image.path,
         })
@@ -169,13 +175,23 @@ impl<'a> Node<'a> {
         self.running.take().map_or(Ok(()), Running::cut)
     }
 
-    /// Puts the configuration stick in or pulls it out; it stays so when the power is cut and comes back.
-    pub fn stick(&mut self, stick: Stick) -> Result<(), QemuError> {
+    /// Puts the configuration stick in or pulls it out; it stays so when the power is cut and comes back. With a
+    /// configuration the stick, which must be out, holds nothing else from then on.
+    pub fn stick(&mut self, stick: Stick, config: Option<&toml::Table>) -> Result<(), QemuError> {
+        if let (Some(config), Some((kind, path))) = (config, &self.machine.medium) {
+            let text = self.variables.replace_in(config).map_err(|source| wrong(self.guest, source))?.to_string();
+            medium::write(path, kind.label(), &kind.files(&text, &self.guest.name))?;
+        }
         self.machine.stick = stick == Stick::In;
-        let Some(running) = &mut self.running else { return Ok(()) };
+        let (Some(running), Some((_, file))) = (&mut self.running, &self.machine.medium) else { return Ok(()) };
         let qmp = running.control()?;
-        let done = if self.machine.stick { qmp.plug_stick() } else { qmp.pull_stick() };
+        let done = if self.machine.stick { qmp.plug_stick(file) } else { qmp.pull_stick() };
         done.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })
+    }
+
+    /// Whether the configuration stick is in.
+    pub fn stick_is_in(&self) -> bool {
+        self.machine.stick
     }
 
     /// Makes the disk larger; the guest must be off.
@@ -212,16 +228,13 @@ impl Drop for Node<'_> {
     }
 }
 
-fn variables(guest: &Guest, key: &Key, secret: &str) -> Variables {
-    let variables = Variables::default()
-        .with("ssh_public_key", key.public())
-        .with("secret", secret)
-        .with("guest", &guest.name)
-        .with("mac.ssh", &guest.mac(SSH_NETWORK));
-    guest
-        .networks
-        .iter()
-        .fold(variables, |variables, network| variables.with(&format!("mac.{network}"), &guest.mac(network)))
+fn variables(guest: &Guest, common: Variables) -> Variables {
+    let cards = guest.cards().into_iter().map(|(_, card)| card).chain([SSH_NETWORK.to_owned()]);
+    cards.fold(common.with("guest", &guest.name), |all, card| all.with(&format!("mac.{card}"), &guest.mac(&card)))
+}
+
+fn wrong(guest: &Guest, source: VariableError) -> QemuError {
+    QemuError::Variable { guest: format!("guest {}", guest.name), source }
 }
 
 /// Makes the empty disks of a guest.
@@ -238,16 +251,27 @@ fn data_disks(place: &Place<'_>, guest: &Guest) -> Result<Vec<(String, PathBuf)>
 
 /// The guest's credentials as systemd takes them from SMBIOS (systemd.system-credentials(7)).
 fn credentials(guest: &Guest, variables: &Variables) -> Result<Vec<String>, QemuError> {
-    let wrong = |source: VariableError| QemuError::Variable { guest: guest.name.clone(), source };
     let one = |(name, text): (&String, &String)| {
-        let text = STANDARD.encode(variables.replace(text).map_err(wrong)?);
+        let text = STANDARD.encode(variables.replace(text).map_err(|source| wrong(guest, source))?);
         Ok(format!("io.systemd.credential.binary:{name}={text}"))
     };
     guest.credentials.iter().map(one).collect()
 }
 
+/// The guest's credentials for `fw_cfg`, as names and files.
+fn fw_cfg(place: &Place<'_>, guest: &Guest, variables: &Variables) -> Result<Vec<(String, PathBuf)>, QemuError> {
+    let mut written = Vec::new();
+    for (index, (name, text)) in guest.fw_cfg.iter().enumerate() {
+        let path = place.runtime.join(format!("{}.fw{index}", guest.name));
+        let text = variables.replace(text).map_err(|source| wrong(guest, source))?;
+        std::fs::write(&path, text).map_err(at("cannot write", &path))?;
+        written.push((format!("{FW_CFG}{name}"), path));
+    }
+    Ok(written)
+}
+
 fn write_medium(place: &Place<'_>, guest: &Guest, kind: Medium, variables: &Variables) -> Result<PathBuf, QemuError> {
-    let wrong = |source: VariableError| QemuError::Variable { guest: guest.name.clone(), source };
+    let wrong = |source| wrong(guest, source);
     let config = if let Some(table) = &guest.config {
         // A table that was read from TOML can be written as TOML.
         Some(variables.replace_in(table).map_err(wrong)?.to_string())

@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub struct Step {
     /// What it shows, in words.
     pub name: String,
-    /// The guest it is about.
+    /// The guest it is about, or the server.
     pub guest: String,
     /// What is done or awaited.
     pub check: Check,
@@ -49,7 +49,23 @@ pub enum Check {
         holds_seconds: u64,
     },
     /// The configuration stick is put in or pulled out.
-    Stick(Stick),
+    Stick {
+        /// Which of both.
+        stick: Stick,
+        /// The `node.toml` that is on it from now on, instead of all that was there.
+        config: Option<toml::Table>,
+    },
+    /// A server was asked for something.
+    Requests {
+        /// What a request must match: its first line, its headers, an empty line and its body (`.` matches newlines too).
+        pattern: Option<Regex>,
+        /// How many requests must.
+        at_least: usize,
+        /// How much time must at least be between one of them and the next.
+        apart: Duration,
+        /// What no request so far may match.
+        never: Option<Regex>,
+    },
     /// Power.
     Power {
         /// What happens to it.
@@ -128,7 +144,8 @@ pub enum Stick {
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
     name: Option<String>,
-    pub(super) guest: String,
+    guest: Option<String>,
+    server: Option<String>,
     run: Option<String>,
     status: Option<i32>,
     expect: Option<String>,
@@ -139,11 +156,18 @@ pub(super) struct Written {
     without: Vec<String>,
     holds_seconds: Option<u64>,
     stick: Option<Stick>,
+    config: Option<toml::Table>,
+    requests: Option<String>,
+    at_least: Option<usize>,
+    apart_seconds: Option<u64>,
+    never: Option<String>,
     power: Option<Power>,
     power_cuts: Option<WrittenCuts>,
     disk_gib: Option<u64>,
     within_seconds: Option<u64>,
 }
+
+const KINDS: &str = "a step has exactly one of: run, console, state, stick, power, power_cuts, requests (with never)";
 
 /// How long a step may take where the file does not say.
 const DEFAULT_WITHIN: u64 = 60;
@@ -158,11 +182,19 @@ impl Written {
             self.stick.is_some(),
             self.power.is_some(),
             self.power_cuts.is_some(),
+            self.requests.is_some() || self.never.is_some(),
         ];
         let acts = self.stick.is_some() || self.power.is_some();
         if kinds.iter().filter(|kind| **kind).count() != 1 {
-            return Err("a step has exactly one of: run, console, state, stick, power, power_cuts".into());
+            return Err(KINDS.into());
         }
+        let of_server = self.requests.is_some() || self.never.is_some();
+        let subject = match (self.guest, self.server) {
+            (Some(guest), None) if !of_server => guest,
+            (None, Some(server)) if of_server => server,
+            _ if of_server => return Err("a step with requests or never has a server, and no guest".into()),
+            _ => return Err("a step has a guest, and no server".into()),
+        };
         let only = |key: &str, given: bool, of: &str, allowed: bool| {
             if given && !allowed { Err(format!("{key} belongs to a step with {of}")) } else { Ok(()) }
         };
@@ -172,7 +204,10 @@ impl Written {
         only("without", !self.without.is_empty(), "console or state", self.console.is_some() || self.state.is_some())?;
         only("holds_seconds", self.holds_seconds.is_some(), "state", self.state.is_some())?;
         only("disk_gib", self.disk_gib.is_some(), "power", self.power.is_some())?;
-        only("within_seconds", self.within_seconds.is_some(), "run, console, state or power_cuts", !acts)?;
+        only("config", self.config.is_some(), "stick = \"in\"", self.stick == Some(Stick::In))?;
+        only("apart_seconds", self.apart_seconds.is_some(), "requests", self.requests.is_some())?;
+        only("at_least", self.at_least.is_some(), "requests", self.requests.is_some())?;
+        only("within_seconds", self.within_seconds.is_some(), "run, console, state, requests or power_cuts", !acts)?;
         let without = self.without.iter().map(|code| parse_code(code)).collect::<Result<Vec<_>, _>>()?;
         let (what, check) = if let Some(command) = self.run {
             let matches = self.matches.map(|text| pattern(&format!("(?m){text}"))).transpose()?;
@@ -185,7 +220,7 @@ impl Written {
             let holds_seconds = self.holds_seconds.unwrap_or(0);
             (code.clone(), Check::State { code: parse_code(&code)?, without, holds_seconds })
         } else if let Some(stick) = self.stick {
-            (format!("stick {stick:?}").to_lowercase(), Check::Stick(stick))
+            (format!("stick {stick:?}").to_lowercase(), Check::Stick { stick, config: self.config })
         } else if let Some(cuts) = self.power_cuts {
             let cuts = cuts.cuts()?;
             (format!("{} power cuts", cuts.count), Check::PowerCuts(cuts))
@@ -195,11 +230,19 @@ impl Written {
             }
             (format!("power {power:?}").to_lowercase(), Check::Power { power, disk_gib: self.disk_gib })
         } else {
-            return Err("a step has exactly one of: run, console, state, stick, power, power_cuts".into());
+            let whole = |text: &String| pattern(&format!("(?s){text}"));
+            let what = match (&self.requests, &self.never) {
+                (Some(text), _) => format!("requests: {text}"),
+                (None, never) => format!("never: {}", never.as_deref().unwrap_or_default()),
+            };
+            let (requests, never) = (self.requests.as_ref().map(whole), self.never.as_ref().map(whole));
+            let at_least = self.at_least.unwrap_or(1).max(1);
+            let apart = Duration::from_secs(self.apart_seconds.unwrap_or(0));
+            (what, Check::Requests { pattern: requests.transpose()?, at_least, apart, never: never.transpose()? })
         };
         Ok(Step {
             name: self.name.unwrap_or(what),
-            guest: self.guest,
+            guest: subject,
             check,
             within_seconds: self.within_seconds.unwrap_or(DEFAULT_WITHIN),
         })
