@@ -31,6 +31,10 @@ pub struct Machine {
     pub data_disks: Vec<(String, PathBuf)>,
     /// OEM strings of SMBIOS.
     pub oem_strings: Vec<String>,
+    /// More parameters of the kernel.
+    pub kernel_arguments: Vec<String>,
+    /// Entries of `fw_cfg`: names and files.
+    pub fw_cfg: Vec<(String, PathBuf)>,
     /// The volume with the configuration.
     pub medium: Option<(Medium, PathBuf)>,
     /// Whether a USB medium is in from the start.
@@ -90,13 +94,21 @@ impl Machine {
         line.pair("-drive", &format!("if=pflash,format=raw,unit=0,readonly=on,file={}", path(&self.firmware_code)));
         line.pair("-drive", &format!("if=pflash,format=raw,unit=1,file={}", path(&self.firmware_variables)));
         line.pair("-smbios", &format!("type=1,manufacturer=Ingot,product=QEMU,serial={}", escape(&self.serial_number)));
-        if self.accelerator == Accelerator::Tcg {
-            // On a busy host the translator may get no time while the kernel counts timer interrupts, and the kernel
-            // takes the timer for broken. systemd-stub adds this to the command line of the image.
-            line.pair("-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check");
+        line.pair("-smbios", &format!("type=3,serial={}", escape(&format!("chassis-{}", self.name))));
+        // On a busy host the translator may get no time while the kernel counts timer interrupts, and the kernel takes the
+        // timer for broken.
+        let timer = (self.accelerator == Accelerator::Tcg).then_some("no_timer_check");
+        let more: Vec<&str> = timer.into_iter().chain(self.kernel_arguments.iter().map(String::as_str)).collect();
+        if !more.is_empty() {
+            // systemd-stub adds the first string of this name to the command line of the image.
+            let text = format!("io.systemd.stub.kernel-cmdline-extra={}", more.join(" "));
+            line.pair("-smbios", &format!("type=11,value={}", escape(&text)));
         }
         for text in &self.oem_strings {
             line.pair("-smbios", &format!("type=11,value={}", escape(text)));
+        }
+        for (name, file) in &self.fw_cfg {
+            line.pair("-fw_cfg", &format!("name={},file={}", escape(name), path(file)));
         }
         line.pair("-device", "virtio-rng-pci");
         line.pair("-qmp", &format!("unix:{},server=on,wait=off", path(&self.control)));
@@ -241,6 +253,8 @@ mod tests {
             bus,
             data_disks: vec![("D1".into(), "/w/g.data0".into())],
             oem_strings: vec!["a=b,c".into()],
+            kernel_arguments: vec!["x=y,z".into(), "w".into()],
+            fw_cfg: vec![("opt/a".into(), "/r/g.fw0".into())],
             medium: Some((Medium::Usb, "/r/g.stick".into())),
             stick: true,
             read_only: false,
@@ -263,6 +277,8 @@ mod tests {
         assert!(line.contains("file=/w/a,,b.qcow2 "), "{line}");
         assert!(line.contains("serial=S,,1 "), "{line}");
         assert!(line.contains("type=11,value=a=b,,c "), "{line}");
+        assert!(line.contains("kernel-cmdline-extra=no_timer_check x=y,,z w "), "{line}");
+        assert!(line.contains("-fw_cfg name=opt/a,file=/r/g.fw0 "), "{line}");
         assert!(line.contains("virtio-blk-pci,serial=D1,drive=data0"), "{line}");
         assert!(line.contains("nvme,serial=ingot0,drive=disk0,bootindex=0,logical_block_size=4096"), "{line}");
     }

@@ -11,7 +11,8 @@
 //! disk      a private disk per guest    medium     the volume that hands the configuration to the node
 //! machine   the command line            guest      a running virtual machine, qmp its control channel
 //! switch    Ethernet among the guests   console    the serial log, its status codes and panics
-//! ssh       commands inside a guest     site_key   signs what sticks bring
+//! ssh       commands inside a guest     server     HTTP for guests, and what they asked
+//! site_key  signs what sticks bring
 //! run       all of it in order -> report
 //! ```
 
@@ -28,6 +29,7 @@ pub mod qmp;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod server;
 mod site_key;
 pub mod ssh;
 pub mod switch;
@@ -51,9 +53,9 @@ pub enum QemuError {
     #[error(transparent)]
     Scenario(#[from] scenario::ScenarioError),
     /// A value of the node configuration names a variable that does not exist.
-    #[error("guest {guest}: {source}")]
+    #[error("{guest}: {source}")]
     Variable {
-        /// The guest whose configuration it is.
+        /// The guest whose configuration it is, or the server that serves it.
         guest: String,
         /// What is wrong.
         source: variables::VariableError,

@@ -43,6 +43,8 @@ pub enum QmpError {
 #[derive(Debug)]
 pub struct Qmp {
     stream: BufReader<UnixStream>,
+    /// How often the stick was pulled out.
+    pulled: u32,
 }
 
 impl Qmp {
@@ -60,7 +62,7 @@ impl Qmp {
         };
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        let mut qmp = Self { stream: BufReader::new(stream) };
+        let mut qmp = Self { stream: BufReader::new(stream), pulled: 0 };
         let greeting = qmp.message()?;
         if greeting.get("QMP").is_none() {
             return Err(QmpError::Protocol(greeting.to_string()));
@@ -119,13 +121,19 @@ impl Qmp {
         self.execute("screendump", &json!({ "filename": path.display().to_string(), "format": "png" })).map(drop)
     }
 
-    /// Puts the stick in: the USB device of the medium that the machine was started with.
+    /// Puts the stick in: the USB device of the medium that the machine was started with, which lies in this file.
     ///
     /// # Errors
     /// See [`QmpError`]; also where it is in already.
-    pub fn plug_stick(&mut self) -> Result<(), QmpError> {
+    pub fn plug_stick(&mut self, file: &Path) -> Result<(), QmpError> {
+        let node = format!("medium{}", self.pulled);
+        if self.pulled > 0 {
+            // A guest that was reading when the stick was pulled keeps the old node busy for as long as it likes.
+            let file = json!({ "driver": "file", "filename": file.display().to_string(), "locking": "off" });
+            self.execute("blockdev-add", &json!({ "driver": "raw", "node-name": node, "file": file }))?;
+        }
         let device = json!({
-            "driver": "usb-storage", "id": STICK, "bus": "xhci.0", "drive": "medium0",
+            "driver": "usb-storage", "id": STICK, "bus": "xhci.0", "drive": node,
             "serial": "ingot-stick", "removable": true,
         });
         self.execute("device_add", &device).map(drop)
@@ -156,7 +164,9 @@ impl Qmp {
     /// # Errors
     /// See [`QmpError`]; also where it is not in.
     pub fn pull_stick(&mut self) -> Result<(), QmpError> {
-        self.execute("device_del", &json!({ "id": STICK })).map(drop)
+        self.execute("device_del", &json!({ "id": STICK }))?;
+        self.pulled += 1;
+        Ok(())
     }
 
     /// Presses the power button.
@@ -229,6 +239,41 @@ mod tests {
         let mut qmp = connect(&path).unwrap();
         assert_eq!(qmp.status().unwrap(), "running");
         assert_eq!(qmp.quit().unwrap_err().to_string(), "quit was refused: no such thing");
+    }
+
+    #[test]
+    fn a_stick_that_comes_back_is_a_node_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qmp");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            writeln!(stream, r#"{{"QMP": {{}}}}"#).unwrap();
+            let mut asked = Vec::new();
+            for _ in 0..5 {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                let request: Value = serde_json::from_str(&line).unwrap();
+                let arguments = &request["arguments"];
+                let node = arguments.get("drive").or(arguments.get("node-name")).unwrap_or(&Value::Null);
+                asked.push(format!("{} {node}", request["execute"]).replace('"', ""));
+                writeln!(stream, r#"{{"return": {{}}}}"#).unwrap();
+            }
+            asked
+        });
+        let mut qmp = connect(&path).unwrap();
+        qmp.plug_stick(Path::new("/s")).unwrap();
+        qmp.pull_stick().unwrap();
+        qmp.plug_stick(Path::new("/s")).unwrap();
+        let expected = [
+            "qmp_capabilities null",
+            "device_add medium0",
+            "device_del null",
+            "blockdev-add medium1",
+            "device_add medium1",
+        ];
+        assert_eq!(server.join().unwrap(), expected);
     }
 
     #[test]

@@ -9,8 +9,10 @@ use super::accel::{self, Choice};
 use super::launcher::Launcher;
 use super::report::{GuestReport, Outcome, Report, StepReport};
 use super::scenario::Scenario;
+use super::server::{Bound, Server};
 use super::site_key::SiteKey;
 use super::ssh::Key;
+use super::variables::Variables;
 use super::{QemuError, at, interrupt};
 use crate::profile::QemuFacts;
 use crate::progress::Progress;
@@ -78,11 +80,15 @@ pub fn run_scenario(
     let place = node::Place { launcher, work: work_dir, runtime: runtime.path(), accelerator: choice.accelerator };
     let secret = super::variables::fresh_secret().map_err(at("no randomness for", work_dir))?;
     let site_key = SiteKey::generate()?;
-    let given = node::Given { key: &key, secret: &secret, site_key: site_key.public() };
+    let common = Variables::default()
+        .with("ssh_public_key", key.public())
+        .with("secret", &secret)
+        .with("site_key", &site_key.public());
+    let (servers, common) = serve(scenario, common)?;
     let mut nodes = Vec::new();
     for guest in &scenario.guests {
         let image = node::image_of(guest, images)?;
-        nodes.push(Node::prepare(&place, guest, image, &wiring, &given)?);
+        nodes.push(Node::prepare(&place, guest, image, &wiring, &common, !servers.is_empty())?);
     }
     let mut run = steps::Run {
         launcher,
@@ -91,6 +97,7 @@ pub fn run_scenario(
         work: work_dir,
         progress,
         nodes,
+        servers,
         deadline: begun + Duration::from_secs(scenario.timeout_seconds) * patience,
         patience,
         told: BTreeMap::new(),
@@ -109,6 +116,31 @@ pub fn run_scenario(
         progress.note(&format!("the virtual switch lost {lost} of {all} frames to guests that were off or busy"));
     }
     Ok(write_report(scenario, choice, begun, &nodes, steps))
+}
+
+/// Starts the servers, and adds where they are to the variables.
+fn serve(scenario: &Scenario, common: Variables) -> Result<(BTreeMap<String, Server>, Variables), QemuError> {
+    let mut common = common;
+    let mut bound = Vec::new();
+    for server in &scenario.servers {
+        let found = Bound::new(server.tls)?;
+        common = common.with(&format!("server.{}", server.name), &found.url());
+        common = common.with(&format!("address.{}", server.name), &found.authority());
+        if let Some(authority) = found.certificate() {
+            common = common.with(&format!("ca.{}", server.name), &authority);
+        }
+        bound.push((server, found));
+    }
+    let mut servers = BTreeMap::new();
+    for (server, bound) in bound {
+        let wrong = |source| QemuError::Variable { guest: format!("server {}", server.name), source };
+        let mut files = BTreeMap::new();
+        for (path, text) in &server.files {
+            files.insert(path.clone(), common.replace(text).map_err(wrong)?);
+        }
+        servers.insert(server.name.clone(), bound.serve(files, &server.bad)?);
+    }
+    Ok((servers, common))
 }
 
 fn write_report(

@@ -35,6 +35,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub use check::FW_CFG;
 pub use display::Display;
 pub use step::{Check, OtherStick, Power, PowerCuts, Step, Stick};
 
@@ -74,6 +75,8 @@ pub struct Scenario {
     pub timeout_seconds: u64,
     /// The virtual Ethernets.
     pub networks: BTreeSet<String>,
+    /// HTTP servers that guests reach, in the order of the file.
+    pub servers: Vec<Server>,
     /// The machines, in the order of the file.
     pub guests: Vec<Guest>,
     /// What happens, in this order.
@@ -119,13 +122,19 @@ pub struct Guest {
     /// systemd credentials by name, with variables: they come as OEM strings of SMBIOS.
     #[serde(default)]
     pub credentials: BTreeMap<String, String>,
-    /// Networks that it has a card on, beside the one that only carries ssh.
+    /// The same, but they come by QEMU's `fw_cfg`.
+    #[serde(default)]
+    pub fw_cfg: BTreeMap<String, String>,
+    /// More parameters of the kernel, with variables: systemd-stub takes them from SMBIOS.
+    #[serde(default)]
+    pub kernel_arguments: Vec<String>,
+    /// Networks that it has a card on, beside the one that only carries ssh; one that is named again is another card.
     #[serde(default)]
     pub networks: Vec<String>,
-    /// Hardware addresses by network, where the derived one will not do.
+    /// Hardware addresses by card, where the derived one will not do.
     #[serde(default)]
     pub macs: BTreeMap<String, String>,
-    /// The serial number in SMBIOS; where not given, `ingot-` and the guest's name.
+    /// The serial number in SMBIOS, with variables; where not given, `ingot-` and the guest's name.
     pub smbios_serial: Option<String>,
     /// Bits to flip on the disk before the first boot.
     #[serde(default)]
@@ -136,6 +145,38 @@ pub struct Guest {
     /// Whether it runs from the start; otherwise a step with `power = "on"` starts it.
     #[serde(default = "default_true")]
     pub start: bool,
+}
+
+/// An HTTP server that guests reach.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Its name in this file: letters, digits and dashes.
+    pub name: String,
+    /// Whether it speaks HTTPS, with a certificate of its own.
+    #[serde(default)]
+    pub tls: bool,
+    /// What it serves, by path, with variables.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// What it answers badly before it answers well.
+    #[serde(default)]
+    pub bad: Vec<Bad>,
+}
+
+/// Answers that a server gives in the place of a good one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bad {
+    /// Which path is asked for.
+    pub path: String,
+    /// How often.
+    pub count: u32,
+    /// The status.
+    pub status: u16,
+    /// Headers that go along.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// What a disk is attached to.
@@ -227,18 +268,32 @@ impl Scenario {
 }
 
 impl Guest {
+    /// Its cards beside the one for ssh: the network of each, and the card's name, which is that of the network and, from
+    /// the second card there on, its number: `lan`, `lan.2`.
+    pub fn cards(&self) -> Vec<(&str, String)> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut cards = Vec::new();
+        for network in &self.networks {
+            let count = counts.entry(network).or_default();
+            *count += 1;
+            let card = if *count == 1 { network.clone() } else { format!("{network}.{count}") };
+            cards.push((network.as_str(), card));
+        }
+        cards
+    }
+
     /// The image it needs, unless it names a file.
     pub fn image_key(&self) -> Option<ImageKey> {
         self.role.as_ref().map(|role| ImageKey { role: role.clone(), sector: self.sector })
     }
 
-    /// Its hardware address on a network: the given one, or one derived from both names (in QEMU's range).
-    pub fn mac(&self, network: &str) -> String {
+    /// The hardware address of a card: the given one, or one derived from both names (in QEMU's range).
+    pub fn mac(&self, card: &str) -> String {
         use sha2::Digest;
-        if let Some(given) = self.macs.get(network) {
+        if let Some(given) = self.macs.get(card) {
             return given.clone();
         }
-        let hash = sha2::Sha256::digest(format!("ingot-mac\0{}\0{network}", self.name));
+        let hash = sha2::Sha256::digest(format!("ingot-mac\0{}\0{card}", self.name));
         format!("52:54:00:{:02x}:{:02x}:{:02x}", hash[0], hash[1], hash[2])
     }
 

@@ -1,5 +1,5 @@
 //! Values that a scenario's node configuration takes from the run: `${name}` in any string of `config`,
-//! `config_file` or `files`.
+//! `config_file`, `files`, `credentials`, `fw_cfg`, `kernel_arguments` and `smbios_serial`, and in what servers serve.
 //!
 //! | variable            | value                                                              |
 //! |---------------------|--------------------------------------------------------------------|
@@ -7,9 +7,13 @@
 //! | `${secret}`         | 64 hexadecimal digits, the same for all guests, fresh with each run |
 //! | `${site_key}`       | the public site key of the run; steps with `sign` sign with it     |
 //! | `${guest}`          | the guest's name                                                   |
-//! | `${mac.NETWORK}`    | the guest's hardware address on that network                       |
+//! | `${mac.NETWORK}`    | the guest's hardware address on that network; of another card `${mac.NETWORK.2}` |
 //! | `${mac.ssh}`        | its hardware address on the network that only carries ssh (DHCP)   |
+//! | `${server.NAME}`    | the address of a server for guests, without a path: `http://198.18.0.2:40123` |
+//! | `${address.NAME}`   | the same without the scheme: `198.18.0.2:40123`                      |
+//! | `${ca.NAME}`        | the certificate that vouches for a server with `tls`, in PEM       |
 //!
+//! In what servers serve there are no `guest` and no `mac`.//!
 //! `$${` stands for a literal `${`. A name that does not exist is an error.
 
 use std::collections::BTreeMap;

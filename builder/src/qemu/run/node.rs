@@ -13,9 +13,8 @@ use crate::qemu::console::Console;
 use crate::qemu::guest::Running;
 use crate::qemu::launcher::Launcher;
 use crate::qemu::machine::{Machine, Serial};
-use crate::qemu::scenario::{Guest, Medium, OtherStick, SSH_NETWORK, Scenario, Stick};
+use crate::qemu::scenario::{FW_CFG, Guest, Medium, OtherStick, SSH_NETWORK, Scenario, Stick};
 use crate::qemu::site_key::SiteKey;
-use crate::qemu::ssh::Key;
 use crate::qemu::switch::{Port, Switch};
 use crate::qemu::variables::{VariableError, Variables};
 use crate::qemu::{QemuError, at, disk, medium};
@@ -33,7 +32,7 @@ pub(in crate::qemu) struct Place<'a> {
     pub accelerator: Accelerator,
 }
 
-/// The switches of a run, and which port of them is whose.
+/// The switches of a run, and which port of them is whose: by guest and card.
 pub(super) struct Wiring {
     pub switches: Vec<Switch>,
     ports: BTreeMap<(String, String), Port>,
@@ -44,12 +43,13 @@ impl Wiring {
     pub fn start(scenario: &Scenario, runtime: &Path) -> Result<Self, QemuError> {
         let mut wiring = Self { switches: Vec::new(), ports: BTreeMap::new() };
         for (index, network) in scenario.networks.iter().enumerate() {
-            let on = |guest: &&Guest| guest.networks.contains(network);
-            let guests: Vec<&Guest> = scenario.guests.iter().filter(on).collect();
-            let switch = Switch::start(runtime, &format!("net{index}"), guests.len())?;
-            for (guest, port) in guests.iter().zip(switch.ports()) {
-                wiring.ports.insert((network.clone(), guest.name.clone()), port.clone());
-            }
+            let of = |guest: &Guest| -> Vec<(String, String)> {
+                let here = guest.cards().into_iter().filter(|(on, _)| on == network);
+                here.map(|(_, card)| (guest.name.clone(), card)).collect()
+            };
+            let cards: Vec<(String, String)> = scenario.guests.iter().flat_map(of).collect();
+            let switch = Switch::start(runtime, &format!("net{index}"), cards.len())?;
+            wiring.ports.extend(cards.into_iter().zip(switch.ports().iter().cloned()));
             wiring.switches.push(switch);
         }
         Ok(wiring)
@@ -57,8 +57,8 @@ impl Wiring {
 
     /// The cards of a guest, in the order of its networks.
     fn cards(&self, guest: &Guest) -> Vec<(Port, String)> {
-        let port = |network: &String| self.ports.get(&(network.clone(), guest.name.clone())).cloned();
-        guest.networks.iter().filter_map(|network| Some((port(network)?, guest.mac(network)))).collect()
+        let port = |card: &String| self.ports.get(&(guest.name.clone(), card.clone())).cloned();
+        guest.cards().into_iter().filter_map(|(_, card)| Some((port(&card)?, guest.mac(&card)))).collect()
     }
 }
 
@@ -72,20 +72,11 @@ pub(super) struct Node<'a> {
     pub running: Option<Running>,
     /// The forwarded port while it is on.
     pub port: u16,
+    variables: Variables,
     machine: Machine,
     image: PathBuf,
-    variables: Variables,
     /// How many other sticks there were.
     sticks: u32,
-}
-
-/// What all guests of a run are given.
-pub(super) struct Given<'a> {
-    /// Steps log in with it.
-    pub key: &'a Key,
-    pub secret: &'a str,
-    /// The public key of the site.
-    pub site_key: String,
 }
 
 /// The image that a guest boots.
@@ -117,10 +108,12 @@ impl<'a> Node<'a> {
         guest: &'a Guest,
         image: ImageRef,
         wiring: &Wiring,
-        given: &Given<'_>,
+        common: &Variables,
+        reaches_servers: bool,
     ) -> Result<Self, QemuError> {
         let name = &guest.name;
-        let variables = variables(guest, given);
+        let variables = variables(guest, common.clone());
+        let replace = |text: &String| variables.replace(text).map_err(|source| wrong(guest, source));
         let medium = match guest.medium {
             Some(kind) => Some((kind, write_medium(place, guest, kind, &variables)?)),
             None => None,
@@ -141,14 +134,17 @@ impl<'a> Node<'a> {
             bus: guest.bus,
             data_disks: data_disks(place, guest)?,
             oem_strings: credentials(guest, &variables)?,
+            kernel_arguments: guest.kernel_arguments.iter().map(replace).collect::<Result<_, _>>()?,
+            fw_cfg: fw_cfg(place, guest, &variables)?,
             medium,
             stick: guest.stick,
             read_only: false,
             display: guest.display,
             cards: wiring.cards(guest),
             ssh_mac: Some(guest.mac(SSH_NETWORK)),
-            internet: false,
-            serial_number: guest.serial(),
+            // Servers are on the host, and QEMU lets guests reach that only together with everything behind it.
+            internet: reaches_servers,
+            serial_number: replace(&guest.serial())?,
             serial: Serial::Log(log.clone()),
             control: place.runtime.join(format!("{name}.qmp")),
         };
@@ -159,9 +155,9 @@ impl<'a> Node<'a> {
             ended: None,
             running: None,
             port: 0,
+            variables,
             machine,
             image: image.path,
-            variables,
             sticks: 0,
         })
     }
@@ -188,23 +184,27 @@ impl<'a> Node<'a> {
     /// Puts the configuration stick in or pulls it out; it stays so when the power is cut and comes back.
     pub fn stick(&mut self, stick: Stick) -> Result<(), QemuError> {
         self.machine.stick = stick == Stick::In;
-        let Some(running) = &mut self.running else { return Ok(()) };
+        let (Some(running), Some((_, file))) = (&mut self.running, &self.machine.medium) else { return Ok(()) };
         let qmp = running.control()?;
-        let done = if self.machine.stick { qmp.plug_stick() } else { qmp.pull_stick() };
+        let done = if self.machine.stick { qmp.plug_stick(file) } else { qmp.pull_stick() };
         done.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })
     }
 
     /// Puts another stick in, with these files; it stays so when the power is cut and comes back.
     pub fn other_stick(&mut self, other: &OtherStick, site_key: &mut SiteKey) -> Result<(), QemuError> {
         let Some((Medium::Usb, path)) = &self.machine.medium else { return Ok(()) };
-        let wrong = |source: VariableError| QemuError::Variable { guest: self.guest.name.clone(), source };
+        let wrong = |source| wrong(self.guest, source);
         let mut files = BTreeMap::new();
-        for (name, text) in &other.files {
-            let bytes = self.variables.replace(text).map_err(wrong)?.into_bytes();
+        let config =
+            other.config.as_ref().map(|config| self.variables.replace_in(config)).transpose().map_err(wrong)?;
+        let config = config.map(|config| ("node.toml".to_owned(), config.to_string()));
+        let texts = other.files.iter().map(|(name, text)| Ok((name.clone(), self.variables.replace(text)?)));
+        for (name, text) in texts.collect::<Result<Vec<_>, _>>().map_err(wrong)?.into_iter().chain(config) {
+            let bytes = text.into_bytes();
             if other.sign {
-                files.insert(format!("{name}.minisig"), site_key.sign(name, &bytes)?);
+                files.insert(format!("{name}.minisig"), site_key.sign(&name, &bytes)?);
             }
-            files.insert(name.clone(), bytes);
+            files.insert(name, bytes);
         }
         self.sticks += 1;
         let path = path.with_extension(format!("ingot{}", self.sticks));
@@ -273,17 +273,13 @@ impl Drop for Node<'_> {
     }
 }
 
-fn variables(guest: &Guest, given: &Given<'_>) -> Variables {
-    let variables = Variables::default()
-        .with("ssh_public_key", given.key.public())
-        .with("secret", given.secret)
-        .with("site_key", &given.site_key)
-        .with("guest", &guest.name)
-        .with("mac.ssh", &guest.mac(SSH_NETWORK));
-    guest
-        .networks
-        .iter()
-        .fold(variables, |variables, network| variables.with(&format!("mac.{network}"), &guest.mac(network)))
+fn variables(guest: &Guest, common: Variables) -> Variables {
+    let cards = guest.cards().into_iter().map(|(_, card)| card).chain([SSH_NETWORK.to_owned()]);
+    cards.fold(common.with("guest", &guest.name), |all, card| all.with(&format!("mac.{card}"), &guest.mac(&card)))
+}
+
+fn wrong(guest: &Guest, source: VariableError) -> QemuError {
+    QemuError::Variable { guest: format!("guest {}", guest.name), source }
 }
 
 /// Makes the empty disks of a guest.
@@ -300,16 +296,27 @@ fn data_disks(place: &Place<'_>, guest: &Guest) -> Result<Vec<(String, PathBuf)>
 
 /// The guest's credentials as systemd takes them from SMBIOS (systemd.system-credentials(7)).
 fn credentials(guest: &Guest, variables: &Variables) -> Result<Vec<String>, QemuError> {
-    let wrong = |source: VariableError| QemuError::Variable { guest: guest.name.clone(), source };
     let one = |(name, text): (&String, &String)| {
-        let text = STANDARD.encode(variables.replace(text).map_err(wrong)?);
+        let text = STANDARD.encode(variables.replace(text).map_err(|source| wrong(guest, source))?);
         Ok(format!("io.systemd.credential.binary:{name}={text}"))
     };
     guest.credentials.iter().map(one).collect()
 }
 
+/// The guest's credentials for `fw_cfg`, as names and files.
+fn fw_cfg(place: &Place<'_>, guest: &Guest, variables: &Variables) -> Result<Vec<(String, PathBuf)>, QemuError> {
+    let mut written = Vec::new();
+    for (index, (name, text)) in guest.fw_cfg.iter().enumerate() {
+        let path = place.runtime.join(format!("{}.fw{index}", guest.name));
+        let text = variables.replace(text).map_err(|source| wrong(guest, source))?;
+        std::fs::write(&path, text).map_err(at("cannot write", &path))?;
+        written.push((format!("{FW_CFG}{name}"), path));
+    }
+    Ok(written)
+}
+
 fn write_medium(place: &Place<'_>, guest: &Guest, kind: Medium, variables: &Variables) -> Result<PathBuf, QemuError> {
-    let wrong = |source: VariableError| QemuError::Variable { guest: guest.name.clone(), source };
+    let wrong = |source| wrong(guest, source);
     let config = if let Some(table) = &guest.config {
         // A table that was read from TOML can be written as TOML.
         Some(variables.replace_in(table).map_err(wrong)?.to_string())

@@ -12,6 +12,7 @@ use crate::qemu::console::{Seen, Status};
 use crate::qemu::launcher::Launcher;
 use crate::qemu::report::{Outcome, StepReport};
 use crate::qemu::scenario::{Check, Power, PowerCuts, Step};
+use crate::qemu::server::{Asked, Server};
 use crate::qemu::site_key::SiteKey;
 use crate::qemu::ssh::{Ended, Key, Ssh};
 use crate::qemu::{QemuError, interrupt};
@@ -33,6 +34,8 @@ pub(super) struct Run<'a> {
     pub work: &'a Path,
     pub progress: &'a dyn Progress,
     pub nodes: Vec<Node<'a>>,
+    /// The servers by name.
+    pub servers: BTreeMap<String, Server>,
     /// When the whole run must be over.
     pub deadline: Instant,
     pub patience: u32,
@@ -88,16 +91,19 @@ impl Run<'_> {
     }
 
     fn step(&mut self, step: &Step) -> Result<Found, QemuError> {
-        // The scenario's reader made sure that the guest exists.
-        let Some(index) = self.nodes.iter().position(|node| node.guest.name == step.guest) else {
-            return Ok(Found::bad("", format!("there is no guest {}", step.guest)));
-        };
         let limit = Duration::from_secs(step.within_seconds) * self.patience;
         let deadline = (Instant::now() + limit).min(self.deadline);
         let late = if deadline == self.deadline {
             "the scenario's time is over".to_owned()
         } else {
             format!("not within {} s", limit.as_secs())
+        };
+        if matches!(step.check, Check::Requests { .. }) {
+            return Ok(self.requests(step, deadline, &late));
+        }
+        // The scenario's reader made sure that the guest exists.
+        let Some(index) = self.nodes.iter().position(|node| node.guest.name == step.guest) else {
+            return Ok(Found::bad("", format!("there is no guest {}", step.guest)));
         };
         match &step.check {
             // A guest that cannot be acted on is a finding, with its log in the report, as one that does not answer.
@@ -107,6 +113,8 @@ impl Run<'_> {
             Check::PowerCuts(cuts) => {
                 self.power_cuts(index, cuts, limit).or_else(|error| Ok(Found::bad("", error.to_string())))
             }
+            // Looked at above.
+            Check::Requests { .. } => Ok(Found::good("")),
             Check::Stick { stick, other } => Ok(self.stick(index, *stick, other.as_ref())),
             Check::OnStick { path, expect, matches } => {
                 let right = |text: &str| wrong_with(0, text, 0, expect.as_deref(), matches.as_ref());
@@ -242,6 +250,28 @@ impl Run<'_> {
         }
     }
 
+    /// Looks at what a server was asked until there is what is wanted.
+    fn requests(&mut self, step: &Step, deadline: Instant, late: &str) -> Found {
+        loop {
+            self.tell();
+            let Some(asked) = self.servers.get(&step.guest).map(Server::requests) else {
+                return Found::bad("", format!("there is no server {}", step.guest));
+            };
+            let why = match judge(&asked, &step.check) {
+                Judgement::Good(output) => return Found::good(output),
+                Judgement::Bad(output, why) => return Found::bad(output, why),
+                Judgement::NotYet(why) => why,
+            };
+            if interrupt::requested() {
+                return Found::bad("", "interrupted");
+            }
+            if Instant::now() >= deadline {
+                return Found::bad(first_lines(&asked.iter().collect::<Vec<_>>()), format!("{late}; {why}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
     /// Looks at a console until there is what is wanted.
     fn look(
         &mut self,
@@ -345,6 +375,38 @@ impl Run<'_> {
     }
 }
 
+/// What there is to say about what a server was asked.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    Good(String),
+    /// It will not become good: what was asked, and why.
+    Bad(String, String),
+    NotYet(String),
+}
+
+/// Judges requests by a step that is about them.
+fn judge(asked: &[Asked], check: &Check) -> Judgement {
+    let Check::Requests { pattern, at_least, apart, never } = check else { return Judgement::Good(String::new()) };
+    if let Some(request) = never.as_ref().and_then(|never| asked.iter().find(|asked| never.is_match(&asked.text))) {
+        return Judgement::Bad(first_lines(&[request]), "this request has what none may have".into());
+    }
+    let Some(pattern) = pattern else { return Judgement::Good(String::new()) };
+    let found: Vec<&Asked> = asked.iter().filter(|asked| pattern.is_match(&asked.text)).collect();
+    let pauses = found.windows(2).map(|two| two[1].at.duration_since(two[0].at));
+    if let Some(pause) = pauses.min().filter(|pause| pause < apart) {
+        let why = format!("two of them came {:.1} s apart, and not {:.1} s", pause.as_secs_f64(), apart.as_secs_f64());
+        return Judgement::Bad(first_lines(&found), why);
+    }
+    if found.len() < *at_least {
+        return Judgement::NotYet(format!("{} of {} requests match, {at_least} must", found.len(), asked.len()));
+    }
+    Judgement::Good(first_lines(&found))
+}
+
+fn first_lines(asked: &[&Asked]) -> String {
+    asked.iter().filter_map(|asked| asked.text.lines().next()).collect::<Vec<_>>().join("\n")
+}
+
 /// The moments of the cuts, evenly drawn over the time in which power may be cut (splitmix64).
 fn moments(cuts: &PowerCuts) -> Vec<Duration> {
     let mut state = cuts.seed;
@@ -373,6 +435,26 @@ fn wrong_with(got: i32, output: &str, status: i32, expect: Option<&str>, matches
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_judged_by_number_distance_and_what_none_may_have() {
+        let begun = Instant::now();
+        let asked: Vec<Asked> = [(0, "GET /a\n\n"), (1, "GET /b\n\n"), (5, "GET /a\n\nbody")]
+            .map(|(second, text)| Asked { at: begun + Duration::from_secs(second), text: text.into() })
+            .into();
+        let check = |at_least, apart, never: &str| Check::Requests {
+            pattern: Regex::new("GET /a").ok(),
+            at_least,
+            apart: Duration::from_secs(apart),
+            never: Regex::new(never).ok(),
+        };
+        assert_eq!(judge(&asked, &check(2, 5, "secret")), Judgement::Good("GET /a\nGET /a".into()));
+        let Judgement::NotYet(why) = judge(&asked, &check(3, 5, "secret")) else { panic!() };
+        assert_eq!(why, "2 of 3 requests match, 3 must");
+        let Judgement::Bad(_, why) = judge(&asked, &check(3, 6, "secret")) else { panic!() };
+        assert_eq!(why, "two of them came 5.0 s apart, and not 6.0 s");
+        assert!(matches!(judge(&asked, &check(1, 0, "body")), Judgement::Bad(line, _) if line == "GET /a"));
+    }
 
     #[test]
     fn power_cuts_are_the_same_for_a_seed_and_spread_out() {

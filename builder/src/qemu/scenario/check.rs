@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::step::{Check, Written};
-use super::{Bus, Guest, Medium, SSH_NETWORK, Scenario, ScenarioError};
+use super::{Bus, Guest, Medium, SSH_NETWORK, Scenario, ScenarioError, Server};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,11 +17,16 @@ struct File {
     timeout_seconds: u64,
     #[serde(default)]
     networks: Vec<Spanned<String>>,
+    #[serde(default, rename = "server")]
+    servers: Vec<Spanned<Server>>,
     #[serde(default, rename = "guest")]
     guests: Vec<Spanned<Guest>>,
     #[serde(default, rename = "step")]
     steps: Vec<Spanned<Written>>,
 }
+
+/// Where systemd looks for credentials in QEMU's `fw_cfg`.
+pub const FW_CFG: &str = "opt/io.systemd.credentials/";
 
 type Problem = (Range<usize>, String);
 
@@ -65,8 +70,8 @@ fn check(file: File, path: &Path) -> Result<Scenario, Problem> {
         if guests.iter().any(|other| other.name == guest.name) {
             return Err(fail("two guests have this name".into()));
         }
-        for network in guest.networks.iter().map(String::as_str).chain([SSH_NETWORK]) {
-            let mac = guest.mac(network).to_lowercase();
+        for card in guest.cards().into_iter().map(|(_, card)| card).chain([SSH_NETWORK.to_owned()]) {
+            let mac = guest.mac(&card).to_lowercase();
             if let Some(other) = addresses.insert(mac.clone(), guest.name.clone()) {
                 return Err(fail(format!("hardware address {mac} is also one of guest {other}")));
             }
@@ -75,15 +80,20 @@ fn check(file: File, path: &Path) -> Result<Scenario, Problem> {
         guest.config_file = guest.config_file.map(|file| base.join(file));
         guests.push(guest);
     }
+    let servers = check_servers(file.servers, &guests)?;
     let mut steps = Vec::new();
     for step in file.steps {
         let (span, step) = (step.span(), step.into_inner());
-        if !guests.iter().any(|guest| guest.name == step.guest) {
-            let names: Vec<&str> = guests.iter().map(|guest| guest.name.as_str()).collect();
-            let problem = format!("there is no guest {}; there are: {}", step.guest, names.join(", "));
-            return Err((span, problem));
-        }
         let step = step.step().map_err(|problem| (span.clone(), problem))?;
+        let (kind, names): (_, Vec<&str>) = if matches!(step.check, Check::Requests { .. }) {
+            ("server", servers.iter().map(|server| server.name.as_str()).collect())
+        } else {
+            ("guest", guests.iter().map(|guest| guest.name.as_str()).collect())
+        };
+        if !names.contains(&step.guest.as_str()) {
+            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err((span, format!("there is no {kind} {}; there are: {there}", step.guest)));
+        }
         let on_usb = |guest: &&Guest| guest.name == step.guest && guest.medium == Some(Medium::Usb);
         if matches!(step.check, Check::Stick { .. } | Check::OnStick { .. })
             && !guests.iter().any(|guest| on_usb(&guest))
@@ -101,9 +111,40 @@ fn check(file: File, path: &Path) -> Result<Scenario, Problem> {
         path: path.to_owned(),
         timeout_seconds: file.timeout_seconds,
         networks,
+        servers,
         guests,
         steps,
     })
+}
+
+fn check_servers(written: Vec<Spanned<Server>>, guests: &[Guest]) -> Result<Vec<Server>, Problem> {
+    let mut servers: Vec<Server> = Vec::new();
+    for server in written {
+        let (span, server) = (server.span(), server.into_inner());
+        let fail = |problem: String| Err((span.clone(), format!("server {}: {problem}", server.name)));
+        if !is_name(&server.name) {
+            return fail("its name has other characters than letters, digits and dashes".into());
+        }
+        let mut taken = guests.iter().map(|guest| &guest.name).chain(servers.iter().map(|other| &other.name));
+        if taken.any(|name| *name == server.name) {
+            return fail("another server or a guest has this name".into());
+        }
+        let mut paths = server.files.keys().chain(server.bad.iter().map(|bad| &bad.path));
+        if let Some(path) = paths.find(|path| !path.starts_with('/') || path.contains(['?', '#', ' '])) {
+            return fail(format!("{path:?} is not a path that begins with a slash, without a query"));
+        }
+        for bad in &server.bad {
+            if !(300..=599).contains(&bad.status) || bad.count == 0 {
+                return fail(format!("bad: a status is from 300 to 599 and comes at least once, for {}", bad.path));
+            }
+            let one_line = |text: &String| !text.is_empty() && !text.contains(['\r', '\n']);
+            if !bad.headers.iter().all(|(name, value)| one_line(name) && one_line(value) && !name.contains(':')) {
+                return fail(format!("bad: a header for {} is empty or has several lines", bad.path));
+            }
+        }
+        servers.push(server);
+    }
+    Ok(servers)
 }
 
 fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String> {
@@ -146,8 +187,17 @@ fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String>
         !name.starts_with('.')
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'@'))
     };
-    if let Some(name) = guest.credentials.keys().find(|name| name.is_empty() || !is_credential(name)) {
+    let mut names = guest.credentials.keys().chain(guest.fw_cfg.keys());
+    if let Some(name) = names.find(|name| name.is_empty() || !is_credential(name)) {
         return Err(format!("{name:?} is not the name of a credential"));
+    }
+    // QEMU has 55 characters for the whole name.
+    if let Some(name) = guest.fw_cfg.keys().find(|name| FW_CFG.len() + name.len() > 55) {
+        return Err(format!("the credential {name} has too long a name for fw_cfg: {} characters", name.len()));
+    }
+    if let Some(text) = guest.kernel_arguments.iter().find(|text| text.is_empty() || text.contains(char::is_whitespace))
+    {
+        return Err(format!("{text:?} is not one kernel parameter"));
     }
     let sources = usize::from(guest.config.is_some()) + usize::from(guest.config_file.is_some());
     if sources > 1 {
@@ -171,12 +221,9 @@ fn check_guest(guest: &Guest, networks: &BTreeSet<String>) -> Result<(), String>
     if let Some(network) = guest.networks.iter().find(|network| !networks.contains(*network)) {
         return Err(format!("there is no network {network}; list it in networks at the top"));
     }
-    if guest.networks.iter().collect::<BTreeSet<_>>().len() != guest.networks.len() {
-        return Err("is on one network twice".into());
-    }
-    for (network, mac) in &guest.macs {
-        if network != SSH_NETWORK && !guest.networks.contains(network) {
-            return Err(format!("has a hardware address for network {network}, which it is not on"));
+    for (card, mac) in &guest.macs {
+        if card != SSH_NETWORK && !guest.cards().iter().any(|(_, known)| known == card) {
+            return Err(format!("has a hardware address for network {card}, which it is not on"));
         }
         if !is_mac(mac) {
             return Err(format!("{mac:?} is not a hardware address of one card, such as 52:54:00:12:34:56"));

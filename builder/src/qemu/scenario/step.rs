@@ -11,7 +11,7 @@ use serde::Deserialize;
 pub struct Step {
     /// What it shows, in words.
     pub name: String,
-    /// The guest it is about.
+    /// The guest it is about, or the server.
     pub guest: String,
     /// What is done or awaited.
     pub check: Check,
@@ -69,6 +69,17 @@ pub enum Check {
     },
     /// A picture of the guest's screen is kept beside the logs.
     Screen(String),
+    /// A server was asked for something.
+    Requests {
+        /// What a request must match: its first line, its headers, an empty line and its body (`.` matches newlines too).
+        pattern: Option<Regex>,
+        /// How many requests must.
+        at_least: usize,
+        /// How much time must at least be between one of them and the next.
+        apart: Duration,
+        /// What no request so far may match.
+        never: Option<Regex>,
+    },
     /// Power.
     Power {
         /// What happens to it.
@@ -145,6 +156,8 @@ pub enum Stick {
 /// Another stick.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherStick {
+    /// The `node.toml` on it, with variables.
+    pub config: Option<toml::Table>,
     /// The files on it by name, with variables.
     pub files: BTreeMap<String, String>,
     /// Whether each file has its signature beside it, made with the run's site key.
@@ -158,7 +171,8 @@ pub struct OtherStick {
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
     name: Option<String>,
-    pub(super) guest: String,
+    guest: Option<String>,
+    server: Option<String>,
     run: Option<String>,
     user: Option<String>,
     status: Option<i32>,
@@ -170,6 +184,7 @@ pub(super) struct Written {
     without: Vec<String>,
     holds_seconds: Option<u64>,
     stick: Option<Stick>,
+    config: Option<toml::Table>,
     #[serde(default)]
     files: BTreeMap<String, String>,
     #[serde(default)]
@@ -178,6 +193,10 @@ pub(super) struct Written {
     read_only: bool,
     on_stick: Option<String>,
     screen: Option<String>,
+    requests: Option<String>,
+    at_least: Option<usize>,
+    apart_seconds: Option<u64>,
+    never: Option<String>,
     power: Option<Power>,
     power_cuts: Option<WrittenCuts>,
     disk_gib: Option<u64>,
@@ -185,7 +204,8 @@ pub(super) struct Written {
 }
 
 /// What is wrong with a step that has none of these, or several.
-const KINDS: &str = "a step has exactly one of: run, console, state, stick, on_stick, screen, power, power_cuts";
+const KINDS: &str = "a step has exactly one of: run, console, state, stick, on_stick, screen, power, power_cuts, requests \
+    (with never)";
 
 /// How long a step may take where the file does not say.
 const DEFAULT_WITHIN: u64 = 60;
@@ -202,11 +222,19 @@ impl Written {
             self.screen.is_some(),
             self.power.is_some(),
             self.power_cuts.is_some(),
+            self.requests.is_some() || self.never.is_some(),
         ];
         let acts = self.stick.is_some() || self.power.is_some() || self.screen.is_some();
         if kinds.iter().filter(|kind| **kind).count() != 1 {
             return Err(KINDS.into());
         }
+        let of_server = self.requests.is_some() || self.never.is_some();
+        let subject = match (self.guest, self.server) {
+            (Some(guest), None) if !of_server => guest,
+            (None, Some(server)) if of_server => server,
+            _ if of_server => return Err("a step with requests or never has a server, and no guest".into()),
+            _ => return Err("a step has a guest, and no server".into()),
+        };
         let only = |key: &str, given: bool, of: &str, allowed: bool| {
             if given && !allowed { Err(format!("{key} belongs to a step with {of}")) } else { Ok(()) }
         };
@@ -219,7 +247,10 @@ impl Written {
         only("without", !self.without.is_empty(), "console or state", self.console.is_some() || self.state.is_some())?;
         only("holds_seconds", self.holds_seconds.is_some(), "state", self.state.is_some())?;
         only("disk_gib", self.disk_gib.is_some(), "power", self.power.is_some())?;
-        only("within_seconds", self.within_seconds.is_some(), "run, console, state, on_stick or power_cuts", !acts)?;
+        only("apart_seconds", self.apart_seconds.is_some(), "requests", self.requests.is_some())?;
+        only("at_least", self.at_least.is_some(), "requests", self.requests.is_some())?;
+        let looks = "run, console, state, on_stick, requests or power_cuts";
+        only("within_seconds", self.within_seconds.is_some(), looks, !acts)?;
         let lines = |text: String| pattern(&format!("(?m){text}"));
         let without = self.without.iter().map(|code| parse_code(code)).collect::<Result<Vec<_>, _>>()?;
         let (what, check) = if let Some(command) = self.run {
@@ -255,11 +286,19 @@ impl Written {
             }
             (format!("power {power:?}").to_lowercase(), Check::Power { power, disk_gib: self.disk_gib })
         } else {
-            return Err(KINDS.into());
+            let whole = |text: &String| pattern(&format!("(?s){text}"));
+            let what = match (&self.requests, &self.never) {
+                (Some(text), _) => format!("requests: {text}"),
+                (None, never) => format!("never: {}", never.as_deref().unwrap_or_default()),
+            };
+            let (requests, never) = (self.requests.as_ref().map(whole), self.never.as_ref().map(whole));
+            let at_least = self.at_least.unwrap_or(1).max(1);
+            let apart = Duration::from_secs(self.apart_seconds.unwrap_or(0));
+            (what, Check::Requests { pattern: requests.transpose()?, at_least, apart, never: never.transpose()? })
         };
         Ok(Step {
             name: self.name.unwrap_or(what),
-            guest: self.guest,
+            guest: subject,
             check,
             within_seconds: self.within_seconds.unwrap_or(DEFAULT_WITHIN),
         })
@@ -267,19 +306,22 @@ impl Written {
 
     /// The stick that is put in, where it is another one.
     fn other_stick(&mut self) -> Result<Option<OtherStick>, String> {
-        let files = std::mem::take(&mut self.files);
-        if files.is_empty() {
+        let (config, files) = (self.config.take(), std::mem::take(&mut self.files));
+        if config.is_none() && files.is_empty() {
             return if self.sign || self.read_only {
-                Err("sign and read_only belong to files".into())
+                Err("sign and read_only belong to config or files".into())
             } else {
                 Ok(None)
             };
         }
         if self.stick != Some(Stick::In) {
-            return Err("files belongs to a step with stick = \"in\"".into());
+            return Err("config and files belong to a step with stick = \"in\"".into());
+        }
+        if config.is_some() && files.contains_key("node.toml") {
+            return Err("config and files say both what node.toml is".into());
         }
         super::check::file_names(files.keys())?;
-        Ok(Some(OtherStick { files, sign: self.sign, read_only: self.read_only }))
+        Ok(Some(OtherStick { config, files, sign: self.sign, read_only: self.read_only }))
     }
 }
 

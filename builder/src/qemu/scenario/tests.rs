@@ -27,6 +27,21 @@ fn every_mistake_has_its_place_and_its_remedy() {
         ("medium = 'usb'\nconfig = {}\nfiles = { 'node.toml' = '' }", "files has node.toml"),
         ("medium = 'usb'\nfiles = { '../x' = '' }", "not a plain file name"),
         ("networks = ['m']", "there is no network m"),
+        ("networks = ['n', 'n']\nmacs = { 'n.3' = '52:54:00:00:00:01' }", "for network n.3, which it is not on"),
+        ("fw_cfg = { 'a.name.that.is.much.too.long.here' = '' }", "too long a name for fw_cfg: 33 characters"),
+        ("fw_cfg = { 'a/b' = '' }", "not the name of a credential"),
+        ("kernel_arguments = ['a b']", "not one kernel parameter"),
+        ("[[server]]\nname = 'g'", "dir/a.toml:7:1: server g: another server or a guest has this name"),
+        ("[[server]]\nname = 's'\nfiles = { 'a' = '' }", "\"a\" is not a path"),
+        ("[[server]]\nname = 's'\nbad = [{ path = '/a', count = 1, status = 200 }]", "a status is from 300 to 599"),
+        (
+            "[[server]]\nname = 's'\nbad = [{ path = '/a', count = 1, status = 503, headers = { A = \"b\\nc\" } }]",
+            "a header for /a is empty or has several lines",
+        ),
+        ("[[step]]\nserver = 's'\nrequests = 'x'", "there is no server s; there are: none"),
+        ("[[step]]\nguest = 'g'\nrequests = 'x'", "has a server, and no guest"),
+        ("[[step]]\nserver = 's'\nrun = 'true'", "has a guest, and no server"),
+        ("[[step]]\nguest = 'g'\nrun = 'true'\nconfig = {}", "config belongs to a step with stick = \"in\""),
         ("networks = ['n']\nmacs = { n = '53:54:00:00:00:01' }", "not a hardware address of one card"),
         ("[[guest]]\nname = 'g'\nrole = 'r'", "dir/a.toml:7:1: guest g: two guests have this name"),
         ("[[step]]\nguest = 'x'\nrun = 'true'", "dir/a.toml:7:1: there is no guest x; there are: g"),
@@ -62,6 +77,29 @@ fn hardware_addresses_are_stable_and_differ() {
     assert_eq!(guest.mac("ssh"), guest.mac("ssh"));
     assert_ne!(guest.mac("ssh"), guest.mac("other"));
     assert!(guest.mac("ssh").starts_with("52:54:00:"));
+}
+
+#[test]
+fn a_network_that_is_named_again_is_another_card() {
+    let text = format!("{HEAD}networks = ['n', 'n']\nmacs = {{ 'n.2' = '52:54:00:00:00:07' }}\n");
+    let scenario = parse(&text).unwrap();
+    let guest = scenario.guest("g").unwrap();
+    assert_eq!(guest.cards(), [("n", "n".to_owned()), ("n", "n.2".to_owned())]);
+    assert_eq!(guest.mac("n.2"), "52:54:00:00:00:07");
+    assert_ne!(guest.mac("n"), guest.mac("n.2"));
+}
+
+#[test]
+fn a_step_looks_at_what_a_server_was_asked() {
+    let server = "[[server]]\nname = 's'\ntls = true\nbad = [{ path = '/a', count = 2, status = 503 }]\n";
+    let step = "[[step]]\nserver = 's'\nrequests = 'POST /a.*body'\nat_least = 2\nnever = 'secret'\n";
+    let scenario = parse(&format!("{HEAD}{server}{step}")).unwrap();
+    assert!(scenario.servers[0].tls && scenario.servers[0].bad[0].count == 2);
+    let Check::Requests { pattern: Some(pattern), at_least, never: Some(never), .. } = &scenario.steps[0].check else {
+        panic!("{:?}", scenario.steps[0])
+    };
+    assert!(pattern.is_match("POST /a\nHost: h\n\nthe body") && !pattern.is_match("GET /a\n\nbody"));
+    assert!(*at_least == 2 && never.is_match("a\nsecret") && scenario.steps[0].guest == "s");
 }
 
 #[test]
