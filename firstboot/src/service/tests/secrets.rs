@@ -234,7 +234,7 @@ fn every_driver() -> Vec<Planted> {
         Planted {
             name: "backendai",
             join: format!(
-                "driver = \"backendai\"\nrole = \"manager\"\nfounds = true\netcd = {{ address = \"10.77.0.10:2379\", \
+                "driver = \"backendai\"\nrole = \"manager\"\nfounds = true\nallow_unpinned = true\netcd = {{ address = \"10.77.0.10:2379\", \
                  user = \"b\", password = \"{PASSWORD}\" }}\ndb = {{ address = \"10.77.0.10:5432\", name = \"b\", \
                  user = \"b\", password = \"{PASSWORD}\" }}\n"
             ),
