@@ -151,10 +151,12 @@ impl K3sDriver {
         }
         if self.k3s.token.is_some() {
             // Nobody is asked for anything, so the first one that listens is taken; without one, the first of all.
-            return match self.first_that_listens(host) {
-                Some(server) => keep(host, THROUGH, &through(server)),
-                None => Ok(false),
-            };
+            if let Some(server) = self.first_that_listens(host) {
+                return keep(host, THROUGH, &through(server));
+            }
+            // One of an earlier configuration must not count.
+            host.remove(THROUGH)?;
+            return Ok(false);
         }
         let (seat, secret) = self
             .secret()

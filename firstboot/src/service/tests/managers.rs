@@ -186,11 +186,18 @@ fn who_joins_k3s_goes_through_the_server_that_answered() {
     host.state().silent = ["10.77.0.5".parse().unwrap()].into();
     run(&host, vec![join(&format!("secret = \"{SECRET}\"\n"))]);
     assert!(through(&host), "{:?}", host.disk().notes);
-    // With a token nobody is asked, but one of them listens.
+    // With a token nobody is asked, but one of them listens. Where none does, what was written before does not count.
+    let host = machine();
+    let file = "/etc/rancher/k3s/config.yaml.d/50-ingot-server.yaml";
+    host.put(file, "server: https://192.0.2.1:6443\n");
+    with::<K3sStandIn>(&host, &["/usr/local/bin/k3s"]);
+    let token = format!("token = \"K10{}::node:a-token-of-agents\"\n", "a".repeat(64));
+    run(&host, vec![join(&token)]);
+    assert!(!host.exists(file) && host.disk().notes["k3s settings"].contains("https://10.77.0.5:6443"));
     let host = machine();
     with::<K3sStandIn>(&host, &["/usr/local/bin/k3s"]);
     open(&host, &["10.77.0.6:6443"]);
-    run(&host, vec![join(&format!("token = \"K10{}::node:a-token-of-agents\"\n", "a".repeat(64)))]);
+    run(&host, vec![join(&token)]);
     assert!(through(&host), "{:?}", host.disk().notes);
 }
 
