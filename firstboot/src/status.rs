@@ -172,7 +172,7 @@ codes! {
         "check the address and the pin; if both are right, something in between pretends to be the cluster";
     DuplicateName = 944, "duplicate-name", Failure,
         "another living machine in the cluster has this node's host name",
-        "give one of the two another hostname; a machine that was flashed again waits until the cluster sees its old self as down";
+        "give one of the two another hostname; a machine that was flashed again waits until its old self has been down for some minutes";
     ClockWrong = 950, "clock-wrong", Failure,
         "the clock is wrong and nothing that could tell the time has answered, or the kernel does not let it be set",
         "set the firmware's clock or replace its battery; give `ntp` or `time.https` in node.toml; the node goes on and keeps trying";

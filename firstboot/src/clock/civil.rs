@@ -81,9 +81,54 @@ impl fmt::Display for Civil {
     }
 }
 
+/// The seconds since 1970 of a moment as programs write it to each other: `2026-09-21T14:13:20.496Z` (RFC 3339, in UTC).
+/// `None` where it is anything else.
+pub fn seconds_of(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number = |text: Option<&str>, digits: usize| {
+        let text = text.filter(|text| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit()))?;
+        text.parse::<u16>().ok()
+    };
+    let (mut date, mut time) = (date.split('-'), time.split(':'));
+    let (year, two) = (number(date.next(), 4)?, |text| u8::try_from(number(text, 2)?).ok());
+    let civil = Civil {
+        year: i64::from(year),
+        month: two(date.next())?,
+        day: two(date.next())?,
+        hour: two(time.next())?,
+        minute: two(time.next())?,
+        second: two(time.next())?,
+    };
+    if date.next().is_some() || time.next().is_some() { None } else { civil.seconds() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_as_programs_write_them() {
+        assert_eq!(seconds_of("2026-09-21T14:13:20Z"), Some(1_790_000_000));
+        assert_eq!(seconds_of("2026-09-21T14:13:20.496525531Z"), Some(1_790_000_000));
+        for no in
+            ["", "Z", "2026-09-21T14:13:20", "2026-09-21T14:13:20+02:00", "2026-9-21T14:13:20Z", "2026-09-31T14:13:20Z"]
+        {
+            assert_eq!(seconds_of(no), None, "{no}");
+        }
+        for no in [
+            "2026-09-21T14:13Z",
+            "2026-09-21T14:13:20.Z",
+            "2026-09-21T14:13:20:00Z",
+            "2026-09-21-01T14:13:20Z",
+            "+026-09-21T14:13:20Z",
+        ] {
+            assert_eq!(seconds_of(no), None, "{no}");
+        }
+    }
 
     #[test]
     fn known_moments() {
@@ -97,9 +142,16 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+        fn any_text_is_read_without_a_panic(text in "[0-9TZ:.+-]{0,30}|.{0,20}") {
+            let _ = seconds_of(&text);
+        }
+
+        #[test]
         fn it_reads_back_and_agrees_with_another_calendar(seconds in 0..=LAST) {
             let civil = Civil::of(seconds);
             proptest::prop_assert_eq!(civil.seconds(), Some(seconds));
+            let written = civil.to_string().replacen(' ', "T", 1).replace(" UTC", "Z");
+            proptest::prop_assert_eq!(seconds_of(&written), Some(seconds));
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
             let http = httpdate::fmt_http_date(time);
             let date = format!("{:02}", civil.day);

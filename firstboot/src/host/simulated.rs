@@ -3,7 +3,8 @@
 
 #![allow(missing_docs)]
 
-mod engine;
+pub mod engine;
+mod neighbours;
 pub mod power;
 mod programs;
 pub mod stick;
@@ -118,8 +119,10 @@ pub struct State {
     pub answers: BTreeMap<String, Vec<Result<HttpResponse, HttpReason>>>,
     /// The requests that were made, bodies included.
     pub requests: Vec<(Method, String, Vec<u8>)>,
-    /// The nodes that the swarm's managers know: identity, host name, state.
-    pub nodes: Vec<(String, String, &'static str)>,
+    /// The machines at which nobody serves a rendezvous.
+    pub silent: BTreeSet<IpAddr>,
+    /// The nodes that the swarm's managers know, without this one.
+    pub nodes: Vec<engine::KnownNode>,
     /// For how long the rendezvous sends the node away, before it answers.
     pub busy: Vec<Duration>,
     /// Why the engine refuses to join.
@@ -481,10 +484,7 @@ impl Host for SimulatedHost {
     }
 
     fn resolve(&self, host: &HostAddress) -> Result<Vec<IpAddr>, HostError> {
-        match host {
-            HostAddress::Ip(address) => Ok(vec![*address]),
-            HostAddress::Name(name) => Err(HostError::Resolve { name: name.clone(), reason: "no name server".into() }),
-        }
+        self.addresses_of(host)
     }
 
     fn http(&self, request: &HttpRequest<'_>) -> Result<HttpResponse, HttpError> {
@@ -512,13 +512,8 @@ impl Host for SimulatedHost {
         self.answer(request)
     }
 
-    fn rendezvous(&self, _: IpAddr, _: u16, _: &Secret, _: &NodeIdentity) -> Result<Grant, RendezvousError> {
-        let mut state = self.state();
-        if !state.busy.is_empty() {
-            return Err(RendezvousError::Busy(state.busy.remove(0)));
-        }
-        let answer = if state.rendezvous.len() > 1 { state.rendezvous.remove(0) } else { state.rendezvous[0] };
-        answer.map(|(token, time)| Grant { token: Secret::new(token), time }).map_err(RendezvousError::Refused)
+    fn rendezvous(&self, peer: IpAddr, _: u16, _: &Secret, _: &NodeIdentity) -> Result<Grant, RendezvousError> {
+        self.ask(peer)
     }
 
     fn archive_images(&self, archive: &str) -> Result<Vec<ArchiveImage>, HostError> {

@@ -15,7 +15,7 @@ use super::unit::{self, UnitState};
 use super::{Driver, JoinError, Joiner, Membership, NodeFacts, RenderedFile, Retry, START_DOCKER, start_docker};
 use crate::config::{Aiware, HttpUrl, Secret};
 use crate::host::Host;
-use crate::http::{HttpReason, HttpRequest, Method, Trust};
+use crate::http::{HttpReason, HttpRequest, Method, Trust, shown};
 use crate::step::Effect;
 
 const ENVIRONMENT: &str = "/etc/systemd/system/aiware-agent.service.env";
@@ -49,7 +49,7 @@ impl AiwareDriver {
         };
         let modes = aiware.modes.join(",");
         set("MODE", Some(&modes));
-        set("CONTROLLER", aiware.controller.as_ref().map(HttpUrl::as_str));
+        set("CONTROLLER", aiware.controller.as_ref().map(HttpUrl::expose));
         set("INIT_TOKEN", aiware.token.as_ref().map(Secret::expose));
         set("LICENSE", aiware.license.as_ref().map(Secret::expose));
         // The vendor's default lets a host expire after a day.
@@ -72,7 +72,7 @@ impl AiwareDriver {
     }
 
     fn controller(&self) -> &str {
-        self.aiware.controller.as_ref().map_or(OWN_CONTROLLER, HttpUrl::as_str)
+        self.aiware.controller.as_ref().map_or(OWN_CONTROLLER, HttpUrl::expose)
     }
 
     /// Asks the controller for its version, which it gives without a token.
@@ -87,8 +87,9 @@ impl AiwareDriver {
             timeout: Duration::from_secs(10),
             limit: 64 * 1024,
         };
+        let shown = shown(&url);
         let response = host.http(&request).map_err(|error| {
-            let text = format!("the controller {url}: {error}");
+            let text = format!("the controller {shown}: {error}");
             // Waiting does not mend that; a clock that no certificate fits is set meanwhile.
             if matches!(error.reason, HttpReason::Certificate(_)) {
                 JoinError::WrongAuthority(text)
@@ -98,15 +99,15 @@ impl AiwareDriver {
         })?;
         match response.status {
             200..=299 => Ok(()),
-            401 | 403 => Err(JoinError::TokenRefused(format!("the controller {url}: HTTP {}", response.status))),
+            401 | 403 => Err(JoinError::TokenRefused(format!("the controller {shown}: HTTP {}", response.status))),
             429 | 503 => Err(match response.retry_after() {
                 Some(after) => JoinError::Busy {
-                    what: format!("the controller {url}: HTTP {}", response.status),
+                    what: format!("the controller {shown}: HTTP {}", response.status),
                     retry: Retry::NotBefore(after),
                 },
-                None => JoinError::NoManagerYet(format!("the controller {url}: HTTP {}", response.status)),
+                None => JoinError::NoManagerYet(format!("the controller {shown}: HTTP {}", response.status)),
             }),
-            status => Err(JoinError::NoManagerYet(format!("the controller {url}: HTTP {status}"))),
+            status => Err(JoinError::NoManagerYet(format!("the controller {shown}: HTTP {status}"))),
         }
     }
 }
@@ -117,7 +118,7 @@ impl Driver for AiwareDriver {
     }
 
     fn describe(&self) -> String {
-        format!("aiware {}, controller {}", self.aiware.modes.join(" "), self.controller())
+        format!("aiware {}, controller {}", self.aiware.modes.join(" "), shown(self.controller()))
     }
 
     fn actions(&self) -> Vec<Effect> {

@@ -4,8 +4,12 @@
 //! worker's to every node that proves the secret, the manager's only to addresses that the configuration lists as
 //! managers. A token pins the cluster's certificate authority, so a node cannot be lured into another cluster.
 //!
+//! A first manager that has lost what it knew joins the cluster that the others still have.
+//!
 //! The engine keeps the node's identity on the state partition. Where that was lost, a manager removes the dead node
 //! of the same name when the new one asks.
+
+mod nodes;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -14,8 +18,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::engine::{Body, EngineError, Request, Response};
-use super::kubernetes::alive;
-use super::{Driver, JoinError, Joiner, Membership, Offer, START_DOCKER, ask_managers, call, check_seat, start_docker};
+use super::founding::living_cluster;
+use super::{
+    Driver, JoinError, Joiner, Membership, NodeFacts, Offer, START_DOCKER, ask_managers, call, check_seat, start_docker,
+};
 use crate::config::{Advertise, DockerSwarm, HostAddress, Secret, SwarmRole};
 use crate::host::Host;
 use crate::rendezvous::{Asker, Seat};
@@ -31,6 +37,7 @@ const PENDING_SECONDS: u32 = 60;
 /// Joins or founds a Docker Swarm.
 pub struct SwarmDriver {
     swarm: DockerSwarm,
+    node: NodeFacts,
 }
 
 #[derive(Deserialize)]
@@ -52,37 +59,6 @@ struct SwarmInfo {
     remote_managers: Option<Vec<RemoteManager>>,
 }
 
-/// A node as the managers know it (`Node` of the Engine API).
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SwarmNode {
-    #[serde(rename = "ID")]
-    id: String,
-    version: ObjectVersion,
-    spec: serde_json::Value,
-    description: NodeDescription,
-    status: NodeStatus,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ObjectVersion {
-    index: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NodeDescription {
-    #[serde(default)]
-    hostname: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct NodeStatus {
-    state: String,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RemoteManager {
@@ -90,9 +66,9 @@ struct RemoteManager {
 }
 
 impl SwarmDriver {
-    /// For this configuration.
-    pub fn new(swarm: DockerSwarm) -> Self {
-        Self { swarm }
+    /// For this configuration, on this node.
+    pub fn new(swarm: DockerSwarm, node: NodeFacts) -> Self {
+        Self { swarm, node }
     }
 
     fn info(host: &dyn Host) -> Result<SwarmInfo, JoinError> {
@@ -118,8 +94,25 @@ impl SwarmDriver {
         let Some(first) = self.swarm.managers.first() else { return Ok(true) };
         let advertised = matches!((&self.swarm.advertise, first),
             (Some(Advertise::Ip(own)), HostAddress::Ip(first)) if own == first);
+        // The node's own name leads to a loopback address, by the hosts file.
+        if advertised || self.node.is_own(first) {
+            return Ok(true);
+        }
         let own = own_addresses(host)?;
-        Ok(advertised || host.resolve(first)?.iter().any(|address| own.contains(address)))
+        Ok(host.resolve(first)?.iter().any(|address| own.contains(address)))
+    }
+
+    /// Founds the cluster, unless the other managers have it already.
+    fn found_or_join(&self, joiner: &Joiner<'_>) -> Result<(), JoinError> {
+        let swarm = &self.swarm;
+        let living = match swarm.manager_secret.as_ref().or(swarm.secret.as_ref()) {
+            Some(secret) => living_cluster(joiner, &self.node, &swarm.managers, swarm.rendezvous_port, secret)?,
+            None => None,
+        };
+        match living {
+            Some((manager, token)) => self.join(joiner, &[(manager, SWARM_PORT).into()], &token),
+            None => self.found(joiner),
+        }
     }
 
     /// What the others reach this manager by.
@@ -135,7 +128,9 @@ impl SwarmDriver {
             return Ok(advertise.clone());
         }
         for manager in &self.swarm.managers {
-            if let Some(address) = host.resolve(manager)?.into_iter().find(|address| own.contains(address)) {
+            // The own name may stand for the loopback alone, and another manager's may be unknown as yet.
+            let known = host.resolve(manager).unwrap_or_default();
+            if let Some(address) = known.into_iter().find(|address| own.contains(address)) {
                 return Ok(Advertise::Ip(address));
             }
         }
@@ -158,29 +153,6 @@ impl SwarmDriver {
             secret.ok_or_else(|| JoinError::Contradiction("joining needs join.secret or join.token".into()))?;
         let (manager, token) = ask_managers(joiner, &self.swarm.managers, self.swarm.rendezvous_port, secret, seat)?;
         self.join(joiner, &[(manager, SWARM_PORT).into()], &token)
-    }
-
-    /// Removes the dead nodes of a name.
-    fn make_room(host: &dyn Host, name: &str) -> Result<(), JoinError> {
-        let answer = host.engine(&Request::get("/nodes"))?.accepted("to list the nodes")?;
-        let nodes: Vec<SwarmNode> = decode(&answer)?;
-        for node in nodes.into_iter().filter(|node| node.description.hostname == name) {
-            if node.status.state == "ready" {
-                return Err(JoinError::DuplicateName(alive(name)));
-            }
-            if node.spec["Role"] == json!("manager") {
-                // Only a worker can be removed, and a dead manager cannot step down by itself.
-                let mut spec = node.spec.clone();
-                spec["Role"] = json!("worker");
-                let path = format!("/nodes/{}/update?version={}", node.id, node.version.index);
-                post(host, &path, &spec)?.accepted("to make a dead manager a worker")?;
-            }
-            let removed = host.engine(&Request::delete(&format!("/nodes/{}?force=true", node.id)))?;
-            if removed.status != 404 {
-                removed.accepted("to remove a dead node")?;
-            }
-        }
-        Ok(())
     }
 
     fn join(&self, joiner: &Joiner<'_>, managers: &[SocketAddr], token: &Secret) -> Result<(), JoinError> {
@@ -289,12 +261,16 @@ impl Driver for SwarmDriver {
                 }
                 self.join(joiner, &managers, token)
             }
-            (None, SwarmRole::Manager) if self.is_first(host)? => self.found(joiner),
+            (None, SwarmRole::Manager) if self.is_first(host)? => self.found_or_join(joiner),
             (None, _) => self.join_by_rendezvous(joiner),
         }
     }
 
     fn leave(&self, host: &dyn Host) -> Result<(), JoinError> {
+        let info = Self::info(host)?;
+        if info.local_node_state == "active" && info.control_available {
+            Self::step_down(host, &info.node_id)?;
+        }
         let answer = host.engine(&Request::post("/swarm/leave?force=true", Body::Empty))?;
         if answer.message().contains("not part of a swarm") {
             return Ok(());
@@ -359,7 +335,7 @@ impl Driver for SwarmDriver {
         check_seat(host, &self.swarm.managers, asker)?;
         let answer = host.engine(&Request::get("/swarm"))?.accepted("to show the swarm")?;
         let tokens = decode::<Swarm>(&answer)?.join_tokens;
-        Self::make_room(host, &asker.identity.hostname)?;
+        Self::make_room(host, &asker.identity)?;
         Ok(Secret::new(if asker.identity.seat == Seat::Manager { tokens.manager } else { tokens.worker }))
     }
 }

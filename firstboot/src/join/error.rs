@@ -20,6 +20,9 @@ pub enum JoinError {
     /// No manager can be asked yet.
     #[error("{0}")]
     NoManagerYet(String),
+    /// Nobody answers at all.
+    #[error("{0}")]
+    Silence(String),
     /// A manager has too much to do and says when to ask again.
     #[error("{what}")]
     Busy {
@@ -65,7 +68,9 @@ impl JoinError {
             return code;
         }
         match self {
-            JoinError::Host(HostError::Resolve { .. }) | JoinError::NoManagerYet(_) => Code::WaitingForManager,
+            JoinError::Host(HostError::Resolve { .. }) | JoinError::NoManagerYet(_) | JoinError::Silence(_) => {
+                Code::WaitingForManager
+            }
             JoinError::Busy { .. } => Code::ClusterBusy,
             JoinError::Host(_) | JoinError::Preflight(_) | JoinError::Engine(EngineError::Socket(_)) => {
                 Code::PreflightFailed
@@ -86,13 +91,20 @@ impl JoinError {
         }
     }
 
-    /// Of two managers' answers the one that says more: a wrong secret over a busy manager over an unreachable one.
+    /// True where nobody answered: not even to say no.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, JoinError::Silence(_) | JoinError::Host(HostError::Resolve { .. }))
+    }
+
+    /// Of two managers' answers the one that says more: a wrong secret over a busy manager, that over one that gives
+    /// nothing yet, and that over an unreachable one.
     #[must_use]
     pub fn or_worse(self, other: Self) -> Self {
         let weight = |error: &Self| match error {
-            JoinError::Rendezvous { .. } | JoinError::DuplicateName(_) => 2,
-            JoinError::Busy { .. } => 1,
-            _ => 0,
+            JoinError::Rendezvous { .. } | JoinError::DuplicateName(_) | JoinError::NotListed(_) => 3,
+            JoinError::Busy { .. } => 2,
+            error if error.is_silence() => 0,
+            _ => 1,
         };
         if weight(&self) > weight(&other) { self } else { other }
     }

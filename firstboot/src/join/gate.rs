@@ -42,7 +42,7 @@ fn look(host: &dyn Host, gate: &Gate) -> Result<(), (String, Retry)> {
             let trust = ca.as_deref().map_or(Trust::System, Trust::Pinned);
             let request = HttpRequest {
                 method: Method::Get,
-                url: url.as_str(),
+                url: url.expose(),
                 headers: &[],
                 body: &[],
                 trust,

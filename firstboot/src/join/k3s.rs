@@ -3,22 +3,29 @@
 //! The first of `join.servers` founds the cluster. Every other node joins with a token that holds the hash of the
 //! cluster's authority, either from the configuration or, by the rendezvous, from a server; k3s itself compares the
 //! authority with the hash before it believes anyone. Settings: `/etc/rancher/k3s/config.yaml`, whose keys are the
-//! flags of `k3s server` and `k3s agent`; tokens lie in files beside it.
+//! flags of `k3s server` and `k3s agent`; tokens lie in files beside it. Which server is joined through is in a file
+//! of its own below `config.yaml.d`, whose values count before those of `config.yaml` (k3s 1.21 and later): it is the
+//! one that answered, and not the first one of the list, which may be the one that is down.
+//!
+//! The first server asks the others before it founds: see [`super::founding`]. What it has begun as is noted.
 //!
 //! What survives another image as long as the state partition does: the node's password
 //! (`/etc/rancher/node/password`) and everything below `/var/lib/rancher`. Where it did not survive, a server
 //! removes the dead node of the same name, with its password, when the new one proves the cluster secret.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::founding::living_cluster;
+use super::gate::reach;
 use super::kubernetes::{Kubectl, NodeState};
 use super::unit::{self, UnitState, diagnose, last_words};
 use super::{
     Driver, JoinError, Joiner, Membership, NodeFacts, Offer, RenderedFile, ask_managers, call, check_seat, yaml,
 };
-use crate::config::{HostAddress, K3s, K3sRole, Secret};
+use crate::config::{Endpoint, HostAddress, K3s, K3sRole, Secret};
 use crate::host::Host;
 use crate::rendezvous::{Asker, Seat, derive_hex};
 use crate::step::Effect;
@@ -26,12 +33,36 @@ use crate::step::Effect;
 const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 const TOKEN: &str = "/etc/rancher/k3s/token";
 const AGENT_TOKEN: &str = "/etc/rancher/k3s/agent-token";
+/// Which server the node joins through.
+const THROUGH: &str = "/etc/rancher/k3s/config.yaml.d/50-ingot-server.yaml";
+/// The token that the first server joins with where it found its cluster living.
+const GIVEN_TOKEN: &str = "/etc/rancher/k3s/given-token";
+/// What the first server has begun as: `founds` or `joins`.
+const FIRST: &str = "/var/lib/ingot/k3s-first";
+const FOUNDS: &str = "founds";
+const JOINS: &str = "joins";
 /// Where a server keeps the tokens that others join with.
 const SERVER_TOKEN: &str = "/var/lib/rancher/k3s/server/token";
 const SERVER_AGENT_TOKEN: &str = "/var/lib/rancher/k3s/server/agent-token";
 const PROGRAMS: &[&str] = &["/usr/local/bin/k3s", "/usr/bin/k3s"];
 /// Where servers answer: the Kubernetes API, and k3s itself.
 pub const API_PORT: u16 = 6443;
+/// What ends the pods of a k3s that was stopped: upstream's installer brings it.
+const KILL_ALL: &[&str] = &["/usr/local/bin/k3s-killall.sh", "/usr/bin/k3s-killall.sh"];
+/// What makes a node the member that it was. With a database that is initialised k3s asks nobody and goes on with the
+/// old cluster, whatever its settings say (pkg/cluster/bootstrap.go); the rest are keys, certificates and tokens of it.
+/// Manifests that the image brings stay.
+const STATE: [&str; 8] = [
+    "/var/lib/rancher/k3s/agent",
+    "/var/lib/rancher/k3s/server/db",
+    "/var/lib/rancher/k3s/server/tls",
+    "/var/lib/rancher/k3s/server/cred",
+    "/var/lib/rancher/k3s/server/etc",
+    "/var/lib/rancher/k3s/server/token",
+    "/var/lib/rancher/k3s/server/agent-token",
+    "/var/lib/rancher/k3s/server/node-token",
+];
+const CLEANING_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Joins or founds a k3s cluster.
 pub struct K3sDriver {
@@ -105,26 +136,90 @@ impl K3sDriver {
         Kubectl { program: "k3s", before }
     }
 
-    /// Gets the token by the rendezvous and keeps it; true where it is another one than before.
-    fn fetch_token(&self, joiner: &Joiner<'_>) -> Result<bool, JoinError> {
-        if self.k3s.token.is_some() || self.founds() {
-            return Ok(false);
+    fn secret(&self) -> Option<(Seat, &Secret)> {
+        let k3s = &self.k3s;
+        match k3s.role {
+            K3sRole::Server => Some((Seat::Manager, k3s.manager_secret.as_ref().or(k3s.secret.as_ref())?)),
+            K3sRole::Agent => Some((Seat::Worker, k3s.secret.as_ref()?)),
         }
-        let (seat, secret) = match self.k3s.role {
-            K3sRole::Server => (Seat::Manager, self.k3s.manager_secret.as_ref().or(self.k3s.secret.as_ref())),
-            K3sRole::Agent => (Seat::Worker, self.k3s.secret.as_ref()),
-        };
-        let secret =
-            secret.ok_or_else(|| JoinError::Contradiction("there is neither join.secret nor join.token".into()))?;
-        let (_, token) = ask_managers(joiner, &self.k3s.servers, self.k3s.rendezvous_port, secret, seat)?;
-        let new = format!("{}\n", token.expose().trim());
-        let old = joiner.host.read(TOKEN, 64 * 1024)?;
-        if old.as_deref() == Some(new.as_bytes()) {
-            return Ok(false);
-        }
-        joiner.host.write(TOKEN, new.as_bytes(), 0o600)?;
-        Ok(true)
     }
+
+    /// Makes ready what the unit starts with; true where it is something else than before.
+    fn make_ready(&self, joiner: &Joiner<'_>) -> Result<bool, JoinError> {
+        let host = joiner.host;
+        if self.founds() {
+            return self.make_first_ready(joiner);
+        }
+        if self.k3s.token.is_some() {
+            // Nobody is asked for anything, so the first one that listens is taken; without one, the first of all.
+            if let Some(server) = self.first_that_listens(host) {
+                return keep(host, THROUGH, &through(server));
+            }
+            // One of an earlier configuration must not count.
+            host.remove(THROUGH)?;
+            return Ok(false);
+        }
+        let (seat, secret) = self
+            .secret()
+            .ok_or_else(|| JoinError::Contradiction("there is neither join.secret nor join.token".into()))?;
+        let (address, token) = ask_managers(joiner, &self.k3s.servers, self.k3s.rendezvous_port, secret, seat)?;
+        let token = keep(host, TOKEN, &format!("{}\n", token.expose().trim()))?;
+        Ok(keep(host, THROUGH, &through(&self.server_at(host, address)))? || token)
+    }
+
+    /// The same for the first server, which founds unless the others have the cluster already.
+    fn make_first_ready(&self, joiner: &Joiner<'_>) -> Result<bool, JoinError> {
+        let (host, k3s) = (joiner.host, &self.k3s);
+        let begun = host.read(FIRST, 100)?.map_or_else(String::new, |bytes| String::from_utf8_lossy(&bytes).into());
+        let joins = begun.trim() == JOINS;
+        // Before there was a note, a server that had founded was known by the token that it gives.
+        let founded = begun.trim() == FOUNDS || begun.is_empty() && host.exists(SERVER_TOKEN);
+        let Some((seat, secret)) = self.secret().filter(|_| !founded) else { return Ok(false) };
+        let living = if joins {
+            Some(ask_managers(joiner, &k3s.servers, k3s.rendezvous_port, secret, seat)?)
+        } else {
+            living_cluster(joiner, &self.node, &k3s.servers, k3s.rendezvous_port, secret)?
+        };
+        let Some((address, token)) = living else {
+            // What an earlier configuration left would make it join.
+            host.remove(THROUGH)?;
+            host.write(FIRST, format!("{FOUNDS}\n").as_bytes(), 0o600)?;
+            return Ok(false);
+        };
+        let token = keep(host, GIVEN_TOKEN, &format!("{}\n", token.expose().trim()))?;
+        let server = format!("https://{}:{API_PORT}", bracketed(&self.server_at(host, address)));
+        let settings = json!({ "server": server, "token-file": GIVEN_TOKEN, "cluster-init": false });
+        host.write(FIRST, format!("{JOINS}\n").as_bytes(), 0o600)?;
+        Ok(keep(host, THROUGH, &yaml::document(&settings))? || token)
+    }
+
+    /// The server with this address, as the configuration calls it.
+    fn server_at(&self, host: &dyn Host, address: IpAddr) -> HostAddress {
+        let is_it = |server: &&HostAddress| host.resolve(server).is_ok_and(|known| known.contains(&address));
+        self.k3s.servers.iter().find(is_it).cloned().unwrap_or(HostAddress::Ip(address))
+    }
+
+    fn first_that_listens(&self, host: &dyn Host) -> Option<&HostAddress> {
+        let listens = |server: &&HostAddress| {
+            let endpoint = Endpoint { host: (*server).clone(), port: API_PORT };
+            !self.node.is_own(server) && reach(host, &endpoint).is_ok()
+        };
+        self.k3s.servers.iter().find(listens)
+    }
+}
+
+/// The file that says which server is joined through.
+fn through(server: &HostAddress) -> String {
+    yaml::document(&json!({ "server": format!("https://{}:{API_PORT}", bracketed(server)) }))
+}
+
+/// Writes a file where it has another content; true where it had.
+fn keep(host: &dyn Host, path: &str, text: &str) -> Result<bool, JoinError> {
+    if host.read(path, 64 * 1024)?.as_deref() == Some(text.as_bytes()) {
+        return Ok(false);
+    }
+    host.write(path, text.as_bytes(), 0o600)?;
+    Ok(true)
 }
 
 fn bracketed(host: &HostAddress) -> String {
@@ -211,7 +306,7 @@ impl Driver for K3sDriver {
 
     fn start(&self, joiner: &Joiner<'_>) -> Result<(), JoinError> {
         // A member that comes back needs nobody's leave: k3s knows its cluster.
-        let changed = if joiner.member { false } else { self.fetch_token(joiner)? };
+        let changed = if joiner.member { false } else { self.make_ready(joiner)? };
         match (unit::state(joiner.host, self.unit())?, changed) {
             (UnitState::Active | UnitState::Activating, false) => Ok(()),
             (_, true) => unit::restart(joiner.host, self.unit()),
@@ -233,7 +328,14 @@ impl Driver for K3sDriver {
             self.kubectl().run(host, &["delete", "node", name, "--ignore-not-found", "--wait=false"])?;
         }
         unit::stop(host, self.unit())?;
-        for path in [TOKEN, AGENT_TOKEN, CONFIG] {
+        // The unit's pods run on without it (KillMode=process).
+        if let Some(program) = KILL_ALL.iter().find(|path| host.exists(path)) {
+            host.run(program, &[], CLEANING_PATIENCE)?;
+        }
+        let mut remove = vec!["-rf", "--one-file-system", "--"];
+        remove.extend(STATE);
+        host.run("rm", &remove, CLEANING_PATIENCE)?;
+        for path in [TOKEN, AGENT_TOKEN, GIVEN_TOKEN, THROUGH, FIRST, CONFIG] {
             host.remove(path)?;
         }
         Ok(())
@@ -251,7 +353,7 @@ impl Driver for K3sDriver {
     fn admit(&self, host: &dyn Host, asker: &Asker) -> Result<Secret, JoinError> {
         check_seat(host, &self.k3s.servers, asker)?;
         let name = &asker.identity.hostname;
-        self.kubectl().make_room(host, name)?;
+        self.kubectl().make_room(host, &asker.identity)?;
         // A node without its password is refused for as long as the cluster remembers the old one.
         let password = format!("{name}.node-password.k3s");
         self.kubectl().run(host, &["--namespace=kube-system", "delete", "secret", &password, "--ignore-not-found"])?;

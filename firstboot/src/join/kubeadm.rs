@@ -5,9 +5,13 @@
 //! `ca_cert_hashes`, by a discovery file, or by the rendezvous, whose grant holds a fresh token, the pin and, for a
 //! control-plane node, the key of the uploaded certificates.
 //!
+//! A founder looks first whether the cluster lives (see [`super::founding`]), and joins it where it does.
+//!
 //! Cut off in the middle, founding is begun again over what is there: kubeadm's phases find their own results.
 //! Joining is reset and begun again. What survives another image as long as the state partition does:
 //! `/etc/kubernetes`, `/var/lib/kubelet`, `/var/lib/etcd`.
+
+mod founder;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -315,6 +319,9 @@ impl Driver for KubeadmDriver {
         if mark == "done" {
             return unit::start(host, "kubelet.service");
         }
+        if let Some(joining) = self.joining_founder(joiner, &mark)? {
+            return joining.start(joiner);
+        }
         let api = installed_api(host)?;
         if self.kubeadm.role == KubeadmRole::Init {
             host.write(MARK, b"begun\n", 0o600)?;
@@ -348,6 +355,10 @@ impl Driver for KubeadmDriver {
     }
 
     fn leave(&self, host: &dyn Host) -> Result<(), JoinError> {
+        if let Some(joined) = self.joined_founder(host) {
+            joined.leave(host)?;
+            return Self::forget_joining(host);
+        }
         if self.kubeadm.role == KubeadmRole::ControlPlane {
             self.kubectl().run(host, &["delete", "node", &self.node.hostname, "--ignore-not-found", "--wait=false"])?;
         }
@@ -372,7 +383,7 @@ impl Driver for KubeadmDriver {
 
     fn admit(&self, host: &dyn Host, asker: &Asker) -> Result<Secret, JoinError> {
         check_seat(host, &self.kubeadm.managers, asker)?;
-        self.kubectl().make_room(host, &asker.identity.hostname)?;
+        self.kubectl().make_room(host, &asker.identity)?;
         let authority = host.read(AUTHORITY, 1024 * 1024)?.unwrap_or_default();
         let pin = spki_pin(&String::from_utf8_lossy(&authority))
             .ok_or_else(|| JoinError::Contradiction(format!("{AUTHORITY} holds no certificate")))?;

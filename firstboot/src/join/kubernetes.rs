@@ -1,5 +1,6 @@
 //! What k3s and kubeadm have in common: nodes as the cluster's API shows them, and the pin of an authority.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,9 +9,11 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::JoinError;
+use super::room::{Bearer, may_go};
+use crate::clock::civil::seconds_of;
 use crate::der;
 use crate::host::Host;
-use crate::rendezvous::to_hex;
+use crate::rendezvous::{NodeIdentity, to_hex};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -31,6 +34,8 @@ pub struct NodeState {
     pub ready: bool,
     /// Why it is not.
     pub reason: String,
+    /// What counts where another machine comes with its name.
+    pub bearer: Bearer,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +48,8 @@ struct Object {
 #[derive(Deserialize)]
 struct Metadata {
     uid: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -58,7 +65,13 @@ struct Condition {
     status: String,
     #[serde(default)]
     reason: String,
+    #[serde(default, rename = "lastTransitionTime")]
+    since: Option<String>,
 }
+
+/// The labels of nodes that keep the cluster's state, by kubeadm and k3s, also older ones.
+const STATE_KEEPERS: [&str; 3] =
+    ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master", "node-role.kubernetes.io/etcd"];
 
 impl Kubectl<'_> {
     /// Runs one command.
@@ -77,7 +90,15 @@ impl Kubectl<'_> {
         let object: Object = serde_json::from_slice(&output)
             .map_err(|_| JoinError::Preflight(format!("{} gave no node but something else", self.program)))?;
         let ready = object.status.conditions.iter().find(|condition| condition.kind == "Ready");
+        // The node lifecycle controller says Unknown of a kubelet that it has not heard of for a while. False is what
+        // a kubelet says of itself.
+        let bearer = Bearer {
+            down: ready.is_some_and(|condition| condition.status == "Unknown"),
+            since: ready.and_then(|condition| seconds_of(condition.since.as_deref()?)),
+            keeps_state: STATE_KEEPERS.iter().any(|label| object.metadata.labels.contains_key(*label)),
+        };
         Ok(Some(NodeState {
+            bearer,
             uid: object.metadata.uid,
             ready: ready.is_some_and(|condition| condition.status == "True"),
             reason: ready.map_or_else(|| "it has not said anything yet".into(), |condition| condition.reason.clone()),
@@ -87,22 +108,13 @@ impl Kubectl<'_> {
     /// Makes room for a node that proved the cluster secret: what bears its name and is dead is removed.
     ///
     /// # Errors
-    /// [`JoinError::DuplicateName`] where what bears its name is alive.
-    pub fn make_room(&self, host: &dyn Host, name: &str) -> Result<(), JoinError> {
-        match self.node(host, name)? {
-            None => Ok(()),
-            Some(NodeState { ready: true, .. }) => Err(JoinError::DuplicateName(alive(name))),
-            Some(_) => self.run(host, &["delete", "node", name, "--ignore-not-found", "--wait=false"]).map(drop),
-        }
+    /// [`JoinError::DuplicateName`] where what bears its name may not go.
+    pub fn make_room(&self, host: &dyn Host, asker: &NodeIdentity) -> Result<(), JoinError> {
+        let name = &asker.hostname;
+        let Some(node) = self.node(host, name)? else { return Ok(()) };
+        may_go(asker, node.bearer, host.now())?;
+        self.run(host, &["delete", "node", name, "--ignore-not-found", "--wait=false"]).map(drop)
     }
-}
-
-/// What is said to the second machine of one name.
-pub fn alive(name: &str) -> String {
-    format!(
-        "a living machine named {name} is already in the cluster; give this one another hostname. \
-         If it is this machine before it was flashed, it is removed as soon as the cluster sees it as down"
-    )
 }
 
 /// The pin of the first certificate of a PEM text, as kubeadm takes it: `sha256:` and the digest of the DER-encoded
@@ -116,7 +128,11 @@ pub fn spki_pin(pem: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::host::simulated::{Around, Ended, Program, SimulatedHost};
+    use crate::rendezvous::Seat;
 
     #[test]
     fn the_pin_is_the_one_that_openssl_makes() {
@@ -132,6 +148,46 @@ mod tests {
         let pem = std::fs::read_to_string(directory.path().join("c.pem")).unwrap();
         assert_eq!(spki_pin(&pem).unwrap(), format!("sha256:{hex}"));
         assert_eq!(spki_pin("nothing"), None);
+    }
+
+    /// An API with one node.
+    struct ApiStandIn(String);
+
+    impl Program for ApiStandIn {
+        fn run(&mut self, command: &[&str], _: &mut Around<'_>) -> Option<Result<String, Ended>> {
+            if command[1] == "delete" {
+                self.0.clear();
+            }
+            Some(Ok(self.0.clone()))
+        }
+    }
+
+    #[test]
+    fn a_worker_removes_no_control_plane_and_nobody_what_may_come_back() {
+        let (long_ago, just_now) = ("2026-09-20T14:13:20Z", "2026-09-21T14:11:20Z");
+        for (status, since, label, seat, goes) in [
+            ("Unknown", long_ago, "a", Seat::Worker, true),
+            ("Unknown", just_now, "a", Seat::Worker, false),
+            ("False", long_ago, "a", Seat::Worker, false),
+            ("True", long_ago, "a", Seat::Worker, false),
+            ("Unknown", long_ago, "node-role.kubernetes.io/control-plane", Seat::Worker, false),
+            ("Unknown", long_ago, "node-role.kubernetes.io/etcd", Seat::Worker, false),
+            ("Unknown", long_ago, "node-role.kubernetes.io/control-plane", Seat::Manager, true),
+            ("Unknown", just_now, "node-role.kubernetes.io/control-plane", Seat::Manager, false),
+        ] {
+            let host = SimulatedHost::default();
+            host.state().clock = 1_790_000_000;
+            let conditions = json!([{ "type": "Ready", "status": status, "reason": "x", "lastTransitionTime": since }]);
+            let node =
+                json!({ "metadata": { "uid": "u", "labels": { label: "" } }, "status": { "conditions": conditions } });
+            host.install(ApiStandIn(node.to_string()));
+            let asker = NodeIdentity { hostname: "n1".into(), id: "1".into(), seat };
+            let kubectl = Kubectl { program: "kubectl", before: &[] };
+            let made = kubectl.make_room(&host, &asker);
+            assert_eq!(made.is_ok(), goes, "{node} {seat:?}: {made:?}");
+            let deleted = host.state().commands.iter().any(|command| command.contains("delete node n1"));
+            assert_eq!(deleted, goes, "{node} {seat:?}");
+        }
     }
 
     proptest::proptest! {

@@ -11,6 +11,7 @@ mod docker_swarm;
 pub mod engine;
 mod error;
 mod exec;
+mod founding;
 pub mod gate;
 mod gluster;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod kubeadm;
 mod kubernetes;
 mod mounts;
 mod nfs;
+mod room;
 mod scrub;
 #[cfg(test)]
 pub mod stand_ins;
@@ -213,7 +215,7 @@ pub struct Offer {
 /// The driver for a configuration, on a node.
 pub fn driver(join: &Join, node: NodeFacts) -> Box<dyn Driver> {
     match &join.system {
-        System::DockerSwarm(swarm) => Box::new(docker_swarm::SwarmDriver::new(swarm.clone())),
+        System::DockerSwarm(swarm) => Box::new(docker_swarm::SwarmDriver::new(swarm.clone(), node)),
         System::K3s(k3s) => Box::new(k3s::K3sDriver::new(k3s.clone(), node)),
         System::Kubeadm(kubeadm) => Box::new(kubeadm::KubeadmDriver::new(kubeadm.clone(), node)),
         System::Aiware(aiware) => Box::new(aiware::AiwareDriver::new(aiware.clone(), node)),
@@ -254,7 +256,7 @@ pub fn ask_managers(
 ) -> Result<(IpAddr, Secret), JoinError> {
     let own: Vec<IpAddr> = joiner.host.addresses()?.into_iter().map(|found| found.address).collect();
     let identity = NodeIdentity { seat, ..joiner.identity.clone() };
-    let mut last = JoinError::NoManagerYet("there is no other manager to ask".into());
+    let mut last = JoinError::Silence("there is no other manager to ask".into());
     let spread = identity.id.bytes().map(usize::from).sum::<usize>() % managers.len().max(1);
     for manager in managers.iter().cycle().skip(spread).take(managers.len()) {
         let addresses = match joiner.host.resolve(manager) {
@@ -264,7 +266,9 @@ pub fn ask_managers(
                 continue;
             }
         };
-        for address in addresses.into_iter().filter(|address| !own.contains(address)) {
+        // The node's own name leads to its loopback.
+        let others = addresses.into_iter().filter(|address| !own.contains(address) && !address.is_loopback());
+        for address in others {
             match joiner.host.rendezvous(address, port, secret, &identity) {
                 Ok(Grant { token, time }) => {
                     trust_clock(joiner.host, time)?;
@@ -286,10 +290,13 @@ fn rendezvous_error(manager: &HostAddress, address: IpAddr, error: RendezvousErr
         RendezvousError::Busy(retry_after) => {
             JoinError::Busy { what: format!("{name}: {error}"), retry: Retry::Turn(retry_after) }
         }
-        RendezvousError::Unreachable(_) | RendezvousError::Refused(Refusal::NotReady | Refusal::Busy) => {
+        RendezvousError::Unreachable(_) => JoinError::Silence(format!("{name}: {error}")),
+        RendezvousError::Refused(Refusal::NotReady | Refusal::Busy) => {
             JoinError::NoManagerYet(format!("{name}: {error}"))
         }
         RendezvousError::Refused(Refusal::DuplicateName) => JoinError::DuplicateName(format!("{name}: {error}")),
+        // The secret was right.
+        RendezvousError::Refused(Refusal::NotListed) => JoinError::NotListed(format!("{name}: {error}")),
         source => JoinError::Rendezvous { manager: name, source },
     }
 }

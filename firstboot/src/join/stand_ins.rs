@@ -113,6 +113,8 @@ pub struct K3sStandIn {
     pub nodes: BTreeMap<String, (String, bool)>,
     /// Which machine this is: another one makes another password.
     pub made: u32,
+    /// Clusters that the node has left.
+    pub left: BTreeSet<String>,
     /// What k3s says in place of joining.
     pub refuses: Option<&'static str>,
 }
@@ -127,7 +129,13 @@ impl K3sStandIn {
         let (text, mode) =
             around.file("/etc/rancher/k3s/config.yaml").expect("settings are there before the unit starts");
         assert_eq!(mode, 0o600);
-        let settings = yaml(&text);
+        let mut settings = yaml(&text);
+        // The last value of a key counts (docs.k3s.io/installation/configuration).
+        if let Some((text, mode)) = around.file("/etc/rancher/k3s/config.yaml.d/50-ingot-server.yaml") {
+            assert_eq!(mode, 0o600);
+            settings.as_object_mut().unwrap().extend(yaml(&text).as_object().unwrap().clone());
+        }
+        around.disk.notes.insert("k3s settings".into(), settings.to_string());
         let flags = if agent { AGENT_FLAGS } else { SERVER_FLAGS };
         for (key, value) in settings.as_object().unwrap() {
             assert!(flags.contains(&key.as_str()), "{key} is no flag of k3s here");
@@ -138,7 +146,7 @@ impl K3sStandIn {
         if let Some(server) = settings.get("server") {
             let server = server.as_str().unwrap();
             assert!(server.starts_with("https://") && server.ends_with(":6443"), "{server}");
-            assert!(settings.get("cluster-init").is_none(), "who joins does not found");
+            assert!(settings.get("cluster-init") != Some(&json!(true)), "who joins does not found");
         }
         for key in ["token-file", "agent-token-file"] {
             if let Some(path) = settings.get(key) {
@@ -156,6 +164,16 @@ impl K3sStandIn {
         if let Some(words) = self.refuses {
             self.units.journal = words.into();
             return false;
+        }
+        // A database that is there decides, and not the settings (pkg/cluster/bootstrap.go).
+        let database = "/var/lib/rancher/k3s/server/db/etcd/name";
+        assert!(
+            around.file(database).is_none_or(|(old, _)| !self.left.contains(&old)),
+            "it goes on in a cluster that it left"
+        );
+        if !agent {
+            let cluster = settings.get("server").map_or("own".to_owned(), Value::to_string);
+            around.disk.files.entry(database.into()).or_insert((cluster.into_bytes(), 0o600));
         }
         // The node makes its password once, and the cluster remembers it (docs.k3s.io/architecture).
         let name = settings["node-name"].as_str().unwrap().to_owned();
@@ -180,6 +198,12 @@ impl Program for K3sStandIn {
             !command.iter().any(|word| word.contains("K10") || word.contains("kV0lmS1")),
             "no secret is an argument"
         );
+        if let ["rm", "-rf", "--one-file-system", "--", paths @ ..] = command {
+            assert!(!self.units.is_running("k3s.service") && !self.units.is_running("k3s-agent.service"));
+            let gone = |path: &String| paths.iter().any(|gone| path == gone || path.starts_with(&format!("{gone}/")));
+            around.disk.files.retain(|path, _| !gone(path));
+            return Some(Ok(String::new()));
+        }
         let ["k3s", "kubectl", rest @ ..] = command else {
             let mut units = std::mem::take(&mut self.units);
             let answer = units.run(command, around, &mut |unit, around| self.starts(unit, around));

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::{Document, Format, Machine, load};
 use crate::host::InterfaceAddress;
 use crate::host::simulated::SimulatedHost;
+use crate::host::simulated::engine::KnownNode;
 
 const SECRET: &str = "kV0lmS1TzqYb3Hn8cQpZr5uXa7eWd2fG9jLt4oMyB6s=";
 const K10: &str = "K10aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa::";
@@ -21,6 +22,7 @@ fn manager() -> SimulatedHost {
     {
         let mut state = host.state();
         state.docker_runs = true;
+        state.clock = 1_790_000_000;
         state.disk.swarm = "active".into();
         state.disk.manager = true;
         state.addresses = vec![InterfaceAddress { interface: "enp1s0".into(), address: "10.77.0.10".parse().unwrap() }];
@@ -49,13 +51,60 @@ fn a_managers_token_goes_only_to_the_configured_managers() {
 fn a_dead_node_makes_room_and_a_living_one_does_not() {
     let driver = driver_for("driver = \"docker-swarm\"\nrole = \"manager\"\nmanagers = [\"10.77.0.10\"]");
     let host = manager();
-    let node = |id: &str, name: &str, state| (id.to_owned(), name.to_owned(), state);
-    host.state().nodes = vec![node("a", "w1", "down"), node("b", "w2", "ready"), node("c", "w1", "unknown")];
+    let node = known_node;
+    host.state().nodes = vec![node("a", "w1", "down"), node("b", "w2", "ready"), node("c", "w1", "down")];
     driver.admit(&host, &asker("w1", "10.77.0.11", Seat::Worker)).unwrap();
     assert_eq!(host.state().nodes, [node("b", "w2", "ready")], "the dead of this name are gone, others stay");
     let error = driver.admit(&host, &asker("w2", "10.77.0.11", Seat::Worker)).unwrap_err();
     assert_eq!(error.code(), crate::status::Code::DuplicateName);
     assert_eq!(host.state().nodes.len(), 1);
+}
+
+/// A worker that has been what it is for a day.
+fn known_node(id: &str, name: &str, state: &'static str) -> KnownNode {
+    let (id, hostname) = (id.to_owned(), name.to_owned());
+    KnownNode { id, hostname, state, manager: false, in_quorum: false, updated: "2026-09-20T14:13:20.5Z" }
+}
+
+#[test]
+fn a_name_alone_removes_neither_a_manager_nor_what_may_come_back() {
+    let driver =
+        driver_for("driver = \"docker-swarm\"\nrole = \"manager\"\nmanagers = [\"10.77.0.10\", \"10.77.0.12\"]");
+    let manager_node = KnownNode { manager: true, in_quorum: true, ..known_node("m", "m2", "down") };
+    let just_now = KnownNode { updated: "2026-09-21T14:11:20Z", ..known_node("j", "w1", "down") };
+    let refused = [
+        (manager_node.clone(), "m2", Seat::Worker),
+        (known_node("u", "w1", "unknown"), "w1", Seat::Worker),
+        (known_node("d", "w1", "disconnected"), "w1", Seat::Worker),
+        (just_now, "w1", Seat::Worker),
+        (KnownNode { updated: "2026-09-21T14:11:20Z", ..manager_node.clone() }, "m2", Seat::Manager),
+    ];
+    for (node, name, seat) in refused {
+        let host = manager();
+        // What could go beside it stays too.
+        host.state().nodes = vec![known_node("x", name, "down"), node];
+        let before = host.state().nodes.clone();
+        let error = driver.admit(&host, &asker(name, "10.77.0.12", seat)).unwrap_err();
+        assert!(matches!(error, JoinError::DuplicateName(_)), "{before:?}: {error}");
+        assert_eq!(host.state().nodes, before);
+    }
+    let host = manager();
+    host.state().nodes = vec![manager_node];
+    assert_eq!(driver.admit(&host, &asker("m2", "10.77.0.12", Seat::Manager)).unwrap().expose(), "SWMTKN-1-m");
+    assert!(host.state().nodes.is_empty(), "a manager that is dead makes room for a manager");
+}
+
+#[test]
+fn a_manager_steps_down_before_it_leaves() {
+    let driver = driver_for("driver = \"docker-swarm\"\nrole = \"manager\"\nmanagers = [\"10.77.0.10\"]");
+    let other = KnownNode { manager: true, in_quorum: true, ..known_node("m", "m2", "ready") };
+    for (others, manager_in_the_end) in [(vec![other], false), (Vec::new(), true)] {
+        let host = manager();
+        host.state().nodes = others;
+        driver.leave(&host).unwrap();
+        let disk = host.disk();
+        assert_eq!((disk.left, disk.manager), (1, manager_in_the_end));
+    }
 }
 
 #[test]

@@ -101,7 +101,8 @@ pub fn diagnose(text: &str) -> Option<JoinError> {
         (
             &[
                 "Unauthorized",
-                "401",
+                "status code 401",
+                "HTTP 401",
                 "has expired",
                 "is invalid for this cluster",
                 "failed to validate token",
@@ -116,7 +117,10 @@ pub fn diagnose(text: &str) -> Option<JoinError> {
                 "i/o timeout",
                 "deadline exceeded",
                 "network is unreachable",
-                "503",
+                "503 Service Unavailable",
+                "status code 503",
+                "HTTP 503",
+                "currently unable to handle the request",
                 "couldn't validate the identity",
             ],
             JoinError::NoManagerYet,
@@ -163,6 +167,20 @@ mod tests {
         ] {
             assert_eq!(diagnose(text).unwrap().code(), code, "{text}");
         }
-        assert!(diagnose("all is well").is_none());
+        for (text, code) in [
+            ("failed to get CA certs: https://10.0.0.1:6443/cacerts: 503 Service Unavailable", Code::WaitingForManager),
+            ("unexpected response status code 401 from the server", Code::TokenRefused),
+            ("the server is currently unable to handle the request (get nodes w1)", Code::WaitingForManager),
+        ] {
+            assert_eq!(diagnose(text).unwrap().code(), code, "{text}");
+        }
+        // Microseconds, process numbers and lines of klog are no status of HTTP.
+        for text in [
+            "all is well",
+            "E1121 20:45:12.401503    1401 kubelet.go:2503] \"Container runtime network not ready\"",
+            "I1121 20:45:12.503401    5031 reflector.go:401] Listing and watching *v1.Node",
+        ] {
+            assert!(diagnose(text).is_none(), "{text}");
+        }
     }
 }

@@ -120,11 +120,13 @@ impl fmt::Display for Refusal {
             Refusal::WrongSecret => "this node's cluster secret is not the manager's",
             Refusal::Version => "it speaks another version of the rendezvous",
             Refusal::DuplicateName => {
-                "another living machine in the cluster has this node's name; give one of them another hostname, or \
-                 wait until the cluster sees this machine's old self as down"
+                "the cluster has a machine of this node's name that is living, a manager, or down for a few moments \
+                 only; give one of them another hostname, or wait until this machine's old self has been down for some \
+                 minutes"
             }
             Refusal::NotListed => {
-                "this node asks to be a manager, and its address is not one of the managers that it is configured with"
+                "this node asks to be a manager, and its address is not one of the managers that it is configured \
+                 with; name this node there (join.managers, join.servers)"
             }
         })
     }

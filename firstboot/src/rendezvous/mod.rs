@@ -44,6 +44,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use client::request;
+#[cfg(test)]
+pub(crate) use limit::Limits;
 pub(crate) use message::to_hex;
 pub use message::{MAXIMUM_MESSAGE_BYTES, Refusal};
 pub(crate) use proof::derive_hex;

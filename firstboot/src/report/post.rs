@@ -21,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const GATHER_MS: u64 = 2_000;
 /// How long after the end the last state is still tried, in milliseconds: a day.
 const PATIENCE_MS: u64 = 86_400_000;
+/// How long after a refusal the report of success is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_mins(10);
 
 /// Sends each state once.
 #[derive(Default)]
@@ -102,6 +104,12 @@ impl Sender {
                 return Step::Said(format!("{} is reported to {}", status.code, to.url));
             }
             Ok(answer) if answer.is_passing() => (format!("it answers {}", answer.status), answer.retry_after()),
+            // It is the last word and nothing comes after it, and the refusal may be one of a server that is just being set
+            // up. So it is tried again, if slowly.
+            Ok(answer) if status.code.severity() == Severity::Success => {
+                let why = format!("it refuses reports with status {}", answer.status);
+                (why, Some(answer.retry_after().unwrap_or_default().max(REFUSED_PAUSE)))
+            }
             Ok(answer) => {
                 // Asking again would give the same answer; the next state is tried anew.
                 self.sent = Some(key);

@@ -94,6 +94,35 @@ fn what_is_refused_is_not_repeated_and_the_next_state_is_sent() {
 }
 
 #[test]
+fn the_report_of_success_outlives_a_refusal() {
+    let host = server(vec![Ok(answer(404, &[])), Ok(answer(401, &[])), Ok(answer(200, &[]))]);
+    let mut sender = Sender::default();
+    let state = Snapshot { closed: true, ..snapshot(Code::Joined, "worker") };
+    let mut now = 0;
+    for status in ["404", "401"] {
+        let said =
+            format!("is not reported to https://status.site/nodes?... yet: it refuses reports with status {status}");
+        assert!(matches!(sender.step(&state, &host, now), Step::Said(text) if text.contains(&said)));
+        let Step::Later(wait) = sender.step(&state, &host, now) else { panic!() };
+        assert!((600_000..700_000).contains(&wait), "{wait}");
+        now += wait;
+    }
+    assert!(matches!(sender.step(&state, &host, now), Step::Said(text) if text.contains("is reported")));
+    assert_eq!(sender.step(&state, &host, now), Step::Over);
+    // One that always refuses ends with the day.
+    let host = server(vec![Ok(answer(404, &[]))]);
+    let (mut sender, mut now, mut tries) = (Sender::default(), 0, 0);
+    while tries < 1000 {
+        match sender.step(&state, &host, now) {
+            Step::Later(wait) => now += wait,
+            Step::Said(_) => tries += 1,
+            _ => break,
+        }
+    }
+    assert!((100..150).contains(&tries), "{tries}");
+}
+
+#[test]
 fn a_server_that_never_answers_ends_with_the_day() {
     let host = SimulatedHost::default();
     let mut sender = Sender::default();

@@ -3,6 +3,7 @@ mod power;
 mod secrets;
 
 mod joins;
+mod managers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::values::{AbsolutePath, Endpoint};
-use super::{choice, credential, plain_text};
+use super::{choice, credential, plain_text, unpinned};
 use crate::config::fields::Fields;
 use crate::config::node::Extent;
 use crate::config::problem::Findings;
 use crate::config::secret::Secret;
+use crate::config::values::HostAddress;
 
 /// What a node is in a Backend.AI cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,13 +71,20 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
     let errors_before = findings.errors.len();
     let roles = [("manager", BackendAiRole::Manager), ("agent", BackendAiRole::Agent)];
     let role = choice(fields, "role", &roles, extent, findings);
+    let allow_unpinned = fields.boolean("allow_unpinned", findings).unwrap_or(false);
     let etcd = fields.entry("etcd").and_then(|entry| {
         let etcd = Fields::new(&entry.node, "join.etcd", findings)?;
         let (user, password) = (plain_text(&etcd, "user", findings), credential(&etcd, "password", findings));
         if etcd.entry("user").is_some() != etcd.entry("password").is_some() {
             etcd.error("user", "user and password belong together", "", findings);
         }
-        let address = etcd.parsed("address", findings);
+        let address: Option<Endpoint> = etcd.parsed("address", findings);
+        let here = |endpoint: &Endpoint| matches!(endpoint.host, HostAddress::Ip(ip) if ip.is_loopback());
+        if extent == Extent::Whole && password.is_some() && !address.as_ref().is_some_and(here) {
+            let why = "goes over the network in plain HTTP, to whoever answers at etcd's address";
+            let help = "Backend.AI speaks no TLS with etcd: keep both on an isolated or encrypted network";
+            unpinned(&etcd, "password", allow_unpinned, why, help, findings);
+        }
         if extent == Extent::Whole && etcd.entry("address").is_none() {
             etcd.missing("address", "where etcd is: \"10.77.0.10:2379\"", findings);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::values::{Label, Pinning, Subnet, judge_k3s_token};
-use super::{choice, cluster_secret, credential, rendezvous_port, unpinned};
+use super::{choice, cluster_secret, credential, labels, rendezvous_port, unpinned};
 use crate::config::fields::Fields;
 use crate::config::node::Extent;
 use crate::config::problem::Findings;
@@ -83,7 +83,7 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
     let cluster_init = fields.boolean("cluster_init", findings).unwrap_or(servers.len() > 1);
     let advertise = fields.parsed("advertise", findings);
     let interface = fields.parsed("interface", findings);
-    let labels = fields.parsed_list("labels", findings);
+    let labels = labels::read(fields, findings);
     let taints = texts(fields, "taints", findings, is_taint, "key=value:NoSchedule");
     let disable = texts(fields, "disable", findings, |text| PARTS.contains(&text), &PARTS.join(", "));
     let pod_subnet = fields.parsed("pod_subnet", findings);

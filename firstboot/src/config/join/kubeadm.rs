@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::values::{Endpoint, Label, Subnet, is_spki_pin, judge_bootstrap_token};
-use super::{choice, cluster_secret, plain_text, rendezvous_port, unpinned};
+use super::{choice, cluster_secret, labels, plain_text, rendezvous_port, unpinned};
 use crate::config::fields::Fields;
 use crate::config::node::Extent;
 use crate::config::problem::Findings;
@@ -92,7 +92,7 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
     let rendezvous_port = rendezvous_port(fields, findings);
     let allow_unpinned = fields.boolean("allow_unpinned", findings).unwrap_or(false);
     let advertise = fields.parsed("advertise", findings);
-    let labels = fields.parsed_list("labels", findings);
+    let labels = labels::read(fields, findings);
     let pod_subnet = fields.parsed("pod_subnet", findings);
     let service_subnet = fields.parsed("service_subnet", findings);
     let cri_socket = plain_text(fields, "cri_socket", findings);
@@ -106,6 +106,12 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
         }
         if joins && token.is_none() && discovery.is_none() && fields.entry("secret").is_none() {
             fields.missing("secret", "give the cluster's secret, or token and ca_cert_hashes, or discovery", findings);
+        }
+        let by_rendezvous = token.is_none() && discovery.is_none();
+        if role == Some(KubeadmRole::ControlPlane) && by_rendezvous && fields.entry("managers").is_none() {
+            let help = "name the control-plane nodes, this one too, and the same on all of them: only to these \
+                        addresses they give what makes a node one of them";
+            fields.missing("managers", help, findings);
         }
         if role == Some(KubeadmRole::ControlPlane) && token.is_some() && certificate_key.is_none() {
             let help = "a control-plane node with a token needs the key of the uploaded certificates";

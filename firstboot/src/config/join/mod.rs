@@ -11,6 +11,7 @@ mod gates;
 mod gluster;
 mod k3s;
 mod kubeadm;
+mod labels;
 mod nfs;
 #[cfg(test)]
 mod tests;

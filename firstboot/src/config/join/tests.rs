@@ -129,6 +129,18 @@ fn kubeadm_wants_pinned_tokens() {
         &format!("driver = \"kubeadm\"\nrole = \"control-plane\"\nendpoint = \"10.0.0.1\"\n{token}"),
         &["has no port", "certificate_key: is missing"],
     );
+    let control_plane = base.replace("worker", "control-plane");
+    let by_secret = format!("{control_plane}secret = \"{SECRET}\"\n");
+    refused(&by_secret, &["join.managers: is missing", "name the control-plane nodes"]);
+    good(&format!("{by_secret}managers = [\"10.0.0.1\", \"10.0.0.2\"]\n"));
+    for base in [base, "driver = \"k3s\"\nrole = \"agent\"\nservers = [\"10.0.0.1\"]\n"] {
+        let labelled =
+            format!("{base}secret = \"{SECRET}\"\nlabels = [\"a=b\", \"node-role.kubernetes.io/worker=\"]\n");
+        refused(
+            &labelled,
+            &["node-role.kubernetes.io/worker is a label that no node may give itself", "kubectl label node"],
+        );
+    }
     refused("driver = \"kubeadm\"\nrole = \"worker\"\n", &["join.endpoint: is missing", "join.secret: is missing"]);
     refused(&format!("{base}certificate_key = \"{CANARY}\"\n"), &["is not a certificate key"]);
 }
@@ -162,6 +174,18 @@ fn backendai_needs_its_stores_and_no_default_password() {
     let db = "db = { address = \"10.0.0.1:5432\", name = \"backend\", user = \"backend\", password = \"n0t-the-def4ult\" }\n";
     good(&format!("driver = \"backendai\"\nrole = \"manager\"\n{etcd}{db}"));
     refused("driver = \"backendai\"\nrole = \"manager\"\n", &["join.etcd: is missing", "join.db: is missing"]);
+    let with_password = |address: &str| {
+        format!(
+            "driver = \"backendai\"\nrole = \"agent\"\n\
+             etcd = {{ address = \"{address}\", user = \"b\", password = \"{CANARY}\" }}\n"
+        )
+    };
+    let plain = ["f:4:", "join.etcd.password: goes over the network in plain HTTP", "allow_unpinned = true"];
+    refused(&with_password("10.0.0.1:2379"), &plain);
+    let accepted = format!("[join]\n{}allow_unpinned = true\n", with_password("10.0.0.1:2379"));
+    let (_, warnings) = parse(&accepted, Extent::Whole).unwrap();
+    assert!(warnings[0].contains("allow_unpinned accepts that") && !warnings[0].contains(CANARY), "{warnings:?}");
+    good(&with_password("127.0.0.1:2379"));
     refused(
         &format!("driver = \"backendai\"\nrole = \"manager\"\n{etcd}{}", db.replace("n0t-the-def4ult", "develove")),
         &["join.db.password: is a sample, a default"],

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use crate::config::values::HostAddress;
+use crate::http::shown;
 
 macro_rules! shown_as_text {
     ($($name:ident),+) => {
@@ -39,7 +40,7 @@ macro_rules! text_type {
 }
 
 shown_as_text!(Endpoint, HttpUrl, UnitName, AbsolutePath, Subnet, Label, ProgramName);
-text_type!(HttpUrl, UnitName, AbsolutePath, Label, ProgramName);
+text_type!(UnitName, AbsolutePath, Label, ProgramName);
 
 /// A machine and a TCP port: `10.77.0.10:6443`, `[fd00::1]:6443`, `api.site.lan:6443`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,11 +78,29 @@ impl FromStr for Endpoint {
     }
 }
 
-/// The address of something that speaks HTTP: scheme, machine, perhaps a port, a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The address of something that speaks HTTP: scheme, machine, perhaps a port, a path. Its query may hold a secret, so
+/// it is never shown.
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpUrl(String);
 
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0))
+    }
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpUrl({self})")
+    }
+}
+
 impl HttpUrl {
+    /// The whole address, for whoever asks there.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// True for `https`.
     pub fn is_https(&self) -> bool {
         self.0.starts_with("https://")
@@ -331,7 +350,9 @@ mod tests {
             "a:",
             "0.0.0.0:1",
         ]);
-        assert_eq!(ok::<HttpUrl>("https://a.lan/x?y=1"), "https://a.lan/x?y=1");
+        assert_eq!(ok::<HttpUrl>("https://a.lan/x?y=1"), "https://a.lan/x?...");
+        let url: HttpUrl = "https://a.lan/x?y=1".parse().unwrap();
+        assert_eq!((url.expose(), format!("{url:?}").contains("y=1")), ("https://a.lan/x?y=1", false));
         let url: HttpUrl = "http://[fd00::2]:9000/edge".parse().unwrap();
         assert_eq!(url.endpoint().unwrap().to_string(), "[fd00::2]:9000");
         assert_eq!("https://a".parse::<HttpUrl>().unwrap().endpoint().unwrap().port, 443);

@@ -2,6 +2,34 @@
 
 use super::*;
 
+/// A node of a swarm, as its managers know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownNode {
+    pub id: String,
+    pub hostname: String,
+    /// `ready`, `down`, `unknown`, `disconnected`.
+    pub state: &'static str,
+    /// What it is to be, and whether it still counts for the quorum.
+    pub manager: bool,
+    pub in_quorum: bool,
+    /// When its entry was last changed.
+    pub updated: &'static str,
+}
+
+impl KnownNode {
+    fn json(&self) -> String {
+        format!(
+            "{{\"ID\":\"{}\",\"Version\":{{\"Index\":7}},\"UpdatedAt\":\"{}\",\"Spec\":{{\"Role\":\"{}\"}},\
+             \"Description\":{{\"Hostname\":\"{}\"}},\"Status\":{{\"State\":\"{}\"}}}}",
+            self.id,
+            self.updated,
+            if self.manager { "manager" } else { "worker" },
+            self.hostname,
+            self.state
+        )
+    }
+}
+
 impl SimulatedHost {
     /// One request.
     pub(super) fn answer(&self, request: &Request<'_>) -> Result<Response, EngineError> {
@@ -17,6 +45,7 @@ impl SimulatedHost {
                 answer(200, "{\"JoinTokens\":{\"Worker\":\"SWMTKN-1-w\",\"Manager\":\"SWMTKN-1-m\"}}")
             }
             ("GET", "/nodes", _) => answer(200, &Self::nodes(&self.state())),
+            ("GET", "/nodes/node1", _) => answer(200, &Self::this_node(&self.state()).json()),
             ("DELETE", path, _) => Ok(self.delete(path)),
             ("GET", path, _) if path.starts_with("/images/") => {
                 let tag = path.trim_start_matches("/images/").trim_end_matches("/json");
@@ -54,25 +83,55 @@ impl SimulatedHost {
         self.act(
             |_| {},
             |state| {
+                if let Some(node) = state.nodes.iter_mut().find(|node| node.id == id && node.in_quorum) {
+                    // The leader gets round to it while the caller waits.
+                    node.in_quorum = node.manager;
+                    let message =
+                        "{\"message\":\"node is a member of the raft cluster. It must be demoted to worker\"}";
+                    return Response { status: 400, body: message.into() };
+                }
                 let before = state.nodes.len();
-                state.nodes.retain(|node| node.0 != id);
+                state.nodes.retain(|node| node.id != id);
                 Response { status: if state.nodes.len() < before { 200 } else { 404 }, body: Vec::new() }
             },
         )
     }
 
     fn nodes(state: &State) -> String {
-        let one = |(id, hostname, status): &(String, String, &str)| {
-            format!(
-                "{{\"ID\":\"{id}\",\"Version\":{{\"Index\":7}},\"Spec\":{{\"Role\":\"worker\"}},\
-                 \"Description\":{{\"Hostname\":\"{hostname}\"}},\"Status\":{{\"State\":\"{status}\"}}}}"
-            )
-        };
-        format!("[{}]", state.nodes.iter().map(one).collect::<Vec<_>>().join(","))
+        format!("[{}]", state.nodes.iter().map(KnownNode::json).collect::<Vec<_>>().join(","))
+    }
+
+    fn this_node(state: &State) -> KnownNode {
+        KnownNode {
+            id: "node1".into(),
+            hostname: state.hostname.clone(),
+            state: "ready",
+            manager: state.disk.manager,
+            in_quorum: state.disk.manager,
+            updated: "2026-01-01T00:00:00Z",
+        }
+    }
+
+    /// Changes a node's role.
+    fn update(state: &mut State, id: &str, body: &str) -> Response {
+        let manager = body.contains("\"manager\"");
+        if id != "node1" {
+            state.nodes.iter_mut().filter(|node| node.id == id).for_each(|node| node.manager = manager);
+            return Response { status: 200, body: Vec::new() };
+        }
+        if !manager && !state.nodes.iter().any(|node| node.manager) {
+            let message = "{\"message\":\"attempting to demote the last manager of the swarm\"}";
+            return Response { status: 412, body: message.into() };
+        }
+        state.disk.manager = manager;
+        Response { status: 200, body: Vec::new() }
     }
 
     fn post(&self, path: &str, body: &str) -> Response {
         let answer = |status, body: &str| Response { status, body: body.as_bytes().to_vec() };
+        if let Some(id) = path.strip_prefix("/nodes/").and_then(|rest| rest.strip_suffix("/update?version=7")) {
+            return self.act(|_| {}, |state| Self::update(state, id, body));
+        }
         match path {
             "/swarm/init" => self.act(
                 |_| {},

@@ -11,7 +11,7 @@ const HASH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 /// Where this node stands in the configurations.
 const OWN: &str = "10.77.0.11";
 
-fn stick_with(join: &str) -> Found {
+pub fn stick_with(join: &str) -> Found {
     medium(&format!(
         "version = 1\nhostname = \"n1\"\n[[network]]\nmatch = {{ name = \"en*\" }}\naddresses = [\"{OWN}/24\"]\n[join]\n{join}"
     ))
@@ -66,7 +66,10 @@ fn kinds() -> Vec<Kind> {
         Kind {
             name: "k3s server that founds",
             join: k3s("server", "\"10.77.0.11\", \"10.77.0.12\"", &by_secret),
-            install: k3s_install,
+            install: |host| {
+                with::<K3sStandIn>(host, &["/usr/local/bin/k3s"]);
+                host.state().silent.insert("10.77.0.12".parse().unwrap());
+            },
             proof: |disk| noted(disk, "k3s founded") && !disk.notes.contains_key("k3s joined"),
         },
         Kind {
@@ -328,6 +331,12 @@ fn refusals_have_their_codes_and_no_secrets() {
     host.state().rendezvous = vec![Err(Refusal::DuplicateName)];
     let heard = heard_before_giving_up(&host, &swarm);
     assert!(heard.text(Code::DuplicateName).contains("10.77.0.10"), "{:?}", heard.codes());
+    // A manager that its own cluster does not know as one: the secret is right.
+    let host = machine();
+    host.state().rendezvous = vec![Err(Refusal::NotListed)];
+    let heard = heard_before_giving_up(&host, &swarm);
+    assert!(heard.codes().contains(&940) && !heard.codes().contains(&941), "{:?}", heard.codes());
+    assert!(heard.text(Code::JoinFailed).contains("name this node there (join.managers"));
     // A second living machine of one name, and a dead one.
     let host = machine();
     host.install(KubeadmStandIn { nodes: [("n1".to_owned(), true)].into(), ..KubeadmStandIn::default() });

@@ -146,6 +146,16 @@ fn nothing_that_a_node_says_or_writes_away_holds_a_secret() {
         host.refuse(rustix::io::Errno::NOSPC, 0, Duration::MAX);
         assert_clean("a full disk", &everything(&host, vec![planted(join, "")]));
     }
+    // A gate whose address has a token in it: never open, and open at last.
+    let gate = format!("https://gate.site/ready?token={QUERY}");
+    let waits = format!("{secret}\nafter = [{{ http = \"{gate}\" }}]");
+    let seen = everything(&machine(), vec![planted(&waits, "")]);
+    assert!(seen.contains("https://gate.site/ready?..."));
+    assert_clean("a closed gate", &seen);
+    let host = machine();
+    answer(&host, &gate, 200, "");
+    assert_clean("an open gate", &everything(&host, vec![planted(&waits, "")]));
+    assert_clean("a gate that is shown", &shown(&planted(&waits, "")));
     for refusal in [Refusal::WrongSecret, Refusal::NotReady] {
         let host = machine();
         host.state().rendezvous = vec![Err(refusal)];
@@ -234,7 +244,7 @@ fn every_driver() -> Vec<Planted> {
         Planted {
             name: "backendai",
             join: format!(
-                "driver = \"backendai\"\nrole = \"manager\"\nfounds = true\netcd = {{ address = \"10.77.0.10:2379\", \
+                "driver = \"backendai\"\nrole = \"manager\"\nfounds = true\nallow_unpinned = true\netcd = {{ address = \"10.77.0.10:2379\", \
                  user = \"b\", password = \"{PASSWORD}\" }}\ndb = {{ address = \"10.77.0.10:5432\", name = \"b\", \
                  user = \"b\", password = \"{PASSWORD}\" }}\n"
             ),

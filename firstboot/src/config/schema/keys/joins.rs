@@ -90,9 +90,10 @@ pub const KEYS: &[Key] = &[
         "join.managers",
         Kind::Texts(HOST),
         "[\"10.77.0.10\"]",
-        "The control-plane nodes; only to these the rendezvous gives what makes them such.",
+        "The control-plane nodes; only to these the rendezvous gives what makes them such; not needed with a token.",
     )
     .default("the endpoint's machine")
+    .needed_by(&["kubeadm/control-plane"])
     .only(KUBEADM),
     Key::new(
         "join.servers",
@@ -214,7 +215,7 @@ pub const KEYS: &[Key] = &[
         "Accept a join in which whoever answers first is believed; there is a warning.",
     )
     .default("`false`")
-    .only(&["k3s", "kubeadm", "aiware"]),
+    .only(&["k3s", "kubeadm", "aiware", "backendai"]),
     Key::new("join.rendezvous_port", Kind::Integer(1, 65535), "7390", "The TCP port of the rendezvous.")
         .default("`7390`")
         .only(MEETING),
@@ -347,11 +348,11 @@ pub const KEYS: &[Key] = &[
         .only(BACKENDAI),
     Key::new("join.etcd.user", Kind::Text(TEXT), "\"backend\"", "The user; with `password`.")
         .only(BACKENDAI)
-        .beside("join = { etcd = { password = \"Ry6fDk3WpX9tGm2V\" } }"),
+        .beside("join = { allow_unpinned = true, etcd = { password = \"Ry6fDk3WpX9tGm2V\" } }"),
     Key::new("join.etcd.password", Kind::Text(TEXT), "\"Ry6fDk3WpX9tGm2V\"", "The user's password.")
         .secret()
         .only(BACKENDAI)
-        .beside("join = { etcd = { user = \"backend\" } }"),
+        .beside("join = { allow_unpinned = true, etcd = { user = \"backend\" } }"),
     Key::new("join.db", Kind::Table, "", "How the manager reaches its PostgreSQL.")
         .needed_by(BACKENDAI_MANAGER)
         .only(BACKENDAI),
