@@ -6,9 +6,9 @@
 use serde::Serialize;
 
 use crate::config::network::Prefix;
-use crate::config::{Command, Hostname, Join, Machine, NodeConfig, Run};
+use crate::config::{Command, Hostname, Join, Machine, NodeConfig, Run, System};
 use crate::join::{Driver, NodeFacts, driver};
-use crate::step::{Archive, Effect, Step};
+use crate::step::{Archive, Effect, Engine, Step};
 
 /// The steps of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,11 @@ impl Plan {
         let own = own.map(|cidr| Prefix::of(cidr.address, cidr.prefix)).collect();
         steps.push(Step::Proxy(config.proxy.clone(), own));
         steps.push(Step::Ntp(config.ntp.clone()));
-        let engine_steps = if archives.is_empty() { Vec::new() } else { vec![Step::LoadImages(archives)] };
+        let engine_steps = if archives.is_empty() {
+            Vec::new()
+        } else {
+            vec![Step::LoadImages(engine(config.join.as_ref()), archives)]
+        };
         let mut hardware = crate::disk::describe(&config.disks, config.swap.as_ref());
         hardware.extend(crate::tuning::describe(&config.tuning));
         let mut hardware_effects: Vec<Planned> = crate::tuning::plan::planned(&config.tuning).into_iter().collect();
@@ -131,6 +135,14 @@ impl Plan {
     }
 }
 
+/// Where the node's containers run.
+fn engine(join: Option<&Join>) -> Engine {
+    match join.map(|join| &join.system) {
+        Some(System::Kubeadm(kubeadm)) if !kubeadm.uses_docker() => Engine::Containerd,
+        _ => Engine::Docker,
+    }
+}
+
 /// The node's host name: the configured one, or one of the lowest MAC address, which differs between machines.
 pub fn hostname(config: &NodeConfig, machine: &Machine) -> Hostname {
     config.hostname.clone().unwrap_or_else(|| Hostname::of_mac(machine.macs.first().copied()))
@@ -172,6 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn images_go_where_the_nodes_containers_run() {
+        let kubeadm = "driver = \"kubeadm\"\nrole = \"worker\"\nendpoint = \"10.77.0.10:6443\"";
+        for (join, expected) in [
+            ("driver = \"docker-swarm\"\nrole = \"manager\"\nmanagers = [\"10.77.0.10\"]", Engine::Docker),
+            (kubeadm, Engine::Containerd),
+            (&format!("{kubeadm}\ncri_socket = \"unix:///run/cri-dockerd.sock\""), Engine::Docker),
+        ] {
+            let text = format!("version = 1\n[join]\n{join}\nsecret = \"{SECRET}\"\n");
+            let documents = [Document { name: "f".into(), format: Format::NodeToml, bytes: text.into_bytes() }];
+            let config = load(&documents, &Machine::default()).unwrap().config;
+            assert_eq!(engine(config.join.as_ref()), expected, "{join}");
+        }
+        assert_eq!(engine(None), Engine::Docker);
+    }
+
+    #[test]
     fn a_plan_says_what_it_does() {
         let text = b"version = 1\ntimezone = \"UTC\"\nntp = [\"10.0.0.1\"]\n".to_vec();
         let documents = [Document { name: "f".into(), format: Format::NodeToml, bytes: text }];
@@ -187,7 +215,7 @@ mod tests {
                 "network: DHCP on every wired interface",
                 "proxy: no proxies",
                 "ntp: time servers 10.0.0.1",
-                "load-images: 1 archives of container images",
+                "load-images: 1 archives of container images for Docker",
                 "join: nothing",
             ]
         );

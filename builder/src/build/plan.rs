@@ -215,7 +215,7 @@ pub fn plan(site: &Site, role: &str, request: &Request<'_>) -> Result<RolePlan, 
             .finish();
         container_keys.insert(name.clone(), key);
     }
-    let content = Key::new("seal", 2)
+    let content = Key::new("seal", 3)
         .part("install", &install)
         .part("lock", &packages.profile)
         .part("tools", &tools_key)

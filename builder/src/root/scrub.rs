@@ -50,6 +50,7 @@ const FILES: [&str; 22] = [
 
 /// Scrubs `root`; `epoch` is the build's date in seconds since 1970.
 pub fn scrub(root: &Path, epoch: u64) -> Result<(), RootError> {
+    keep_kernel_configuration(root)?;
     for tree in TREES {
         empty(&root.join(tree))?;
     }
@@ -71,6 +72,18 @@ pub fn scrub(root: &Path, epoch: u64) -> Result<(), RootError> {
     let machine_id = root.join("etc/machine-id");
     fs::write(&machine_id, "").map_err(RootError::io(&machine_id))?;
     shadow(root, epoch)
+}
+
+/// What a kernel was configured with goes from `/boot`, which an image leaves empty, to its modules: programs that judge a
+/// machine look for it there too. kubeadm refuses a machine where it finds none.
+fn keep_kernel_configuration(root: &Path) -> Result<(), RootError> {
+    for entry in fs::read_dir(root.join("usr/lib/modules")).into_iter().flatten().flatten() {
+        let from = root.join("boot").join(format!("config-{}", entry.file_name().to_string_lossy()));
+        if from.is_file() {
+            fs::rename(&from, entry.path().join("config")).map_err(RootError::io(&from))?;
+        }
+    }
+    Ok(())
 }
 
 /// The day of the last password change is the day of the build for every account that a package made.
@@ -146,6 +159,8 @@ mod tests {
             "var/lib/dpkg/status",
             "etc/machine-id",
             "usr/lib/modules/6/build",
+            "boot/config-6",
+            "boot/vmlinuz-6",
         ] {
             fs::write(root.join(path), "x").unwrap();
         }
@@ -158,7 +173,8 @@ mod tests {
         assert!(!root.join("var/lib/dpkg/status-old").exists());
         assert!(root.join("var/lib/dpkg/status").exists());
         assert!(!root.join("usr/lib/modules/6/build").exists());
-        assert!(!root.join("boot/grub").exists());
+        assert!(root.join("boot").read_dir().unwrap().next().is_none());
+        assert_eq!(fs::read(root.join("usr/lib/modules/6/config")).unwrap(), b"x");
         assert_eq!(fs::read(root.join("etc/machine-id")).unwrap(), b"");
         assert_eq!(fs::read_to_string(root.join("etc/shadow")).unwrap(), "root:*:3:0:99999:7:::\n");
     }

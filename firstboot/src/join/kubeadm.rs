@@ -25,7 +25,7 @@ use super::{Driver, JoinError, Joiner, Membership, NodeFacts, Offer, ask_manager
 use crate::config::{HostAddress, Kubeadm, KubeadmRole, Secret};
 use crate::host::{Host, HostError};
 use crate::process::ProcessError;
-use crate::rendezvous::{Asker, Seat};
+use crate::rendezvous::{Asker, Seat, to_hex};
 use crate::step::Effect;
 
 /// What was begun and what is done: survives with the state partition.
@@ -37,6 +37,17 @@ const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const KUBELET: &str = "/etc/kubernetes/kubelet.conf";
 const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
 const PATIENCE: Duration = Duration::from_mins(10);
+/// Where containerd listens, which the driver starts unless the configuration names another runtime.
+const CONTAINERD: &str = "unix:///run/containerd/containerd.sock";
+/// Where kubeadm writes what a power cut may leave empty.
+const WRITTEN: [&str; 6] = [
+    "/etc/kubernetes",
+    "/etc/kubernetes/manifests",
+    "/etc/kubernetes/pki",
+    "/etc/kubernetes/pki/etcd",
+    "/var/lib/kubelet",
+    "/var/lib/kubelet/pki",
+];
 /// Preflight checks that a founding which was cut off would fail by its own traces.
 const OWN_TRACES: &str = "Port-6443,Port-10250,Port-10257,Port-10259,Port-2379,Port-2380,DirAvailable--var-lib-etcd,\
     FileAvailable--etc-kubernetes-manifests-kube-apiserver.yaml,\
@@ -57,6 +68,14 @@ struct Ticket {
     certificate_key: Option<String>,
 }
 
+/// The kubeadm on the image.
+struct Installed {
+    /// Its version: `v1.29.3`.
+    version: String,
+    /// The newest version of its configuration API.
+    api: &'static str,
+}
+
 impl KubeadmDriver {
     /// For this configuration, on this node.
     pub fn new(kubeadm: Kubeadm, node: NodeFacts) -> Self {
@@ -72,10 +91,8 @@ impl KubeadmDriver {
         if let Some(address) = self.kubeadm.advertise {
             arguments.push(("node-ip", address.to_string()));
         }
-        let mut registration = json!({ "name": self.node.hostname });
-        if let Some(socket) = &self.kubeadm.cri_socket {
-            registration["criSocket"] = json!(socket);
-        }
+        // Always named: where Docker is there as well, kubeadm before 1.24 would take that, and later ones would take neither.
+        let mut registration = json!({ "name": self.node.hostname, "criSocket": self.socket(api) });
         if !arguments.is_empty() {
             registration["kubeletExtraArgs"] = extra_arguments(api, &arguments);
         }
@@ -88,8 +105,32 @@ impl KubeadmDriver {
             .map(|address: IpAddr| json!({ "advertiseAddress": address.to_string(), "bindPort": 6443 }))
     }
 
-    /// `InitConfiguration` and `ClusterConfiguration`.
-    fn init_settings(&self, api: &str) -> String {
+    /// The runtime's socket, as kubeadm takes it. Until 1.23 its own way to Docker is known by the bare path alone.
+    fn socket(&self, api: &str) -> &str {
+        let socket = self.kubeadm.cri_socket.as_deref().unwrap_or(CONTAINERD);
+        match socket.strip_prefix("unix://") {
+            Some(path) if self.kubeadm.is_dockershim() && api != "v1beta4" => path,
+            _ => socket,
+        }
+    }
+
+    /// The flag that names checks of kubeadm's preflight whose errors are to be warnings.
+    fn ignoring(&self, own: &[&str]) -> Option<String> {
+        let checks: Vec<&str> =
+            own.iter().copied().chain(self.kubeadm.ignore_preflight.iter().map(String::as_str)).collect();
+        (!checks.is_empty()).then(|| format!("--ignore-preflight-errors={}", checks.join(",")))
+    }
+
+    fn reset(&self, host: &dyn Host) -> Result<(), JoinError> {
+        let api = installed(host)?.api;
+        let socket = format!("--cri-socket={}", self.socket(api));
+        host.run("kubeadm", &["reset", "--force", &socket], PATIENCE)?;
+        Ok(())
+    }
+
+    /// `InitConfiguration`, `ClusterConfiguration` and, where kubeadm has another default, `KubeletConfiguration`.
+    fn init_settings(&self, installed: &Installed, certificate_key: Option<&str>) -> String {
+        let api = installed.api;
         let mut init = json!({
             "apiVersion": format!("kubeadm.k8s.io/{api}"),
             "kind": "InitConfiguration",
@@ -98,21 +139,37 @@ impl KubeadmDriver {
         if let Some(endpoint) = self.local_endpoint() {
             init["localAPIEndpoint"] = endpoint;
         }
-        // Without one of the configuration there is none: the rendezvous makes one for each node that asks.
+        // The rendezvous makes a token for each node that asks. kubeadm makes one in any case, for a day where nothing is
+        // said: it shall end before anybody could want it.
         init["bootstrapTokens"] = match &self.kubeadm.token {
             Some(token) => json!([{ "token": token.expose() }]),
-            None => json!([]),
+            None => json!([{ "ttl": "1m0s" }]),
         };
+        if let Some(key) = certificate_key {
+            init["certificateKey"] = json!(key);
+        }
         let mut cluster = json!({
             "apiVersion": format!("kubeadm.k8s.io/{api}"),
             "kind": "ClusterConfiguration",
+            // What the image brings: without this, kubeadm asks the internet which version is the newest.
+            "kubernetesVersion": installed.version,
             "controlPlaneEndpoint": self.kubeadm.endpoint.to_string(),
         });
         let subnets = [("podSubnet", self.kubeadm.pod_subnet), ("serviceSubnet", self.kubeadm.service_subnet)];
         for (key, subnet) in subnets.into_iter().filter_map(|(key, subnet)| Some((key, subnet?))) {
             cluster["networking"][key] = json!(subnet.to_string());
         }
-        format!("{}---\n{}", yaml::document(&init), yaml::document(&cluster))
+        let mut documents = vec![init, cluster];
+        // The node's cgroups are systemd's. kubeadm says so to the kubelet from 1.22 on; before, it asks Docker where that is
+        // the runtime, and otherwise leaves a default that makes two masters of one tree.
+        if api == "v1beta2" && !self.kubeadm.is_dockershim() {
+            documents.push(json!({
+                "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                "kind": "KubeletConfiguration",
+                "cgroupDriver": "systemd",
+            }));
+        }
+        documents.iter().map(yaml::document).collect::<Vec<_>>().join("---\n")
     }
 
     /// `JoinConfiguration`.
@@ -238,7 +295,7 @@ fn api_version(git_version: &str) -> Option<&'static str> {
     }
 }
 
-fn installed_api(host: &dyn Host) -> Result<&'static str, JoinError> {
+fn installed(host: &dyn Host) -> Result<Installed, JoinError> {
     #[derive(Deserialize)]
     struct Version {
         #[serde(rename = "clientVersion")]
@@ -254,9 +311,23 @@ fn installed_api(host: &dyn Host) -> Result<&'static str, JoinError> {
         output.map_err(|error| JoinError::Preflight(format!("the image has no kubeadm that works: {error}")))?;
     let version =
         serde_json::from_slice::<Version>(&output).map_or_else(|_| String::new(), |found| found.client.git_version);
-    api_version(&version).ok_or_else(|| {
-        JoinError::Preflight(format!("kubeadm {version:?} is none that this driver knows: 1.15 or later"))
-    })
+    match api_version(&version) {
+        Some(api) => Ok(Installed { version, api }),
+        None => Err(JoinError::Preflight(format!("kubeadm {version:?} is none that this driver knows: 1.15 or later"))),
+    }
+}
+
+/// Removes the files that kubeadm had made but whose content was not on the disk yet when the power went: it would take
+/// them for finished ones and fail on them for ever.
+fn remove_empty(host: &dyn Host) -> Result<(), JoinError> {
+    for directory in WRITTEN {
+        for (name, bytes) in host.list(directory)? {
+            if bytes == 0 {
+                host.remove(&format!("{directory}/{name}"))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Driver for KubeadmDriver {
@@ -293,12 +364,10 @@ impl Driver for KubeadmDriver {
     }
 
     fn preflight(&self, host: &dyn Host) -> Result<(), JoinError> {
-        installed_api(host)?;
+        installed(host)?;
         match &self.kubeadm.cri_socket {
             Some(socket) if socket.contains("crio") => unit::start_and_wait(host, "crio.service"),
-            Some(socket) if socket.contains("dockershim") || socket.contains("cri-dockerd") => {
-                super::start_docker(host)
-            }
+            Some(_) if self.kubeadm.uses_docker() => super::start_docker(host),
             _ => unit::start_and_wait(host, "containerd.service"),
         }
     }
@@ -322,15 +391,17 @@ impl Driver for KubeadmDriver {
         if let Some(joining) = self.joining_founder(joiner, &mark)? {
             return joining.start(joiner);
         }
-        let api = installed_api(host)?;
+        let installed = installed(host)?;
         if self.kubeadm.role == KubeadmRole::Init {
             host.write(MARK, b"begun\n", 0o600)?;
-            let ignore = format!("--ignore-preflight-errors={OWN_TRACES}");
-            let mut arguments = vec!["init", "--config", SETTINGS];
-            if mark == "begun" {
-                arguments.push(&ignore);
+            let again = mark == "begun";
+            if again {
+                remove_empty(host)?;
             }
-            Self::run_with(host, &self.init_settings(api), &arguments)?;
+            let ignoring = self.ignoring(if again { &[OWN_TRACES] } else { &[] });
+            let mut arguments = vec!["init", "--config", SETTINGS];
+            arguments.extend(ignoring.as_deref());
+            Self::run_with(host, &self.init_settings(&installed, None), &arguments)?;
         } else {
             // The power may have gone after the join and before it was noted: a worker is whole once it is known.
             if mark == "begun" && self.kubeadm.role == KubeadmRole::Worker && self.is_ready(host) {
@@ -339,11 +410,14 @@ impl Driver for KubeadmDriver {
             }
             let (discovery, key) = self.discovery(joiner)?;
             if mark == "begun" {
-                host.run("kubeadm", &["reset", "--force"], PATIENCE)?;
+                self.reset(host)?;
             }
             host.write(MARK, b"begun\n", 0o600)?;
-            let settings = self.join_settings(api, &discovery, key.as_deref());
-            Self::run_with(host, &settings, &["join", "--config", SETTINGS])?;
+            let settings = self.join_settings(installed.api, &discovery, key.as_deref());
+            let ignoring = self.ignoring(&[]);
+            let mut arguments = vec!["join", "--config", SETTINGS];
+            arguments.extend(ignoring.as_deref());
+            Self::run_with(host, &settings, &arguments)?;
         }
         unit::start(host, "kubelet.service")?;
         host.write(MARK, b"done\n", 0o600)?;
@@ -363,7 +437,7 @@ impl Driver for KubeadmDriver {
             self.kubectl().run(host, &["delete", "node", &self.node.hostname, "--ignore-not-found", "--wait=false"])?;
         }
         // It takes a control-plane node out of etcd, stops what runs and removes what it wrote.
-        host.run("kubeadm", &["reset", "--force"], PATIENCE)?;
+        self.reset(host)?;
         unit::stop(host, "kubelet.service")?;
         host.remove(MARK)?;
         Ok(())
@@ -391,15 +465,10 @@ impl Driver for KubeadmDriver {
         // Each node gets a token of its own that is gone soon: tokens that pile up slow the cluster down.
         let token = host.run("kubeadm", &["token", "create", "--ttl=15m", "--kubeconfig", ADMIN], minute)?;
         let certificate_key = if asker.identity.seat == Seat::Manager {
-            let key =
-                String::from_utf8_lossy(&host.run("kubeadm", &["certs", "certificate-key"], minute)?).trim().to_owned();
-            let api = installed_api(host)?;
-            let settings = json!({
-                "apiVersion": format!("kubeadm.k8s.io/{api}"),
-                "kind": "InitConfiguration",
-                "certificateKey": key,
-            });
-            host.write(UPLOAD, yaml::document(&settings).as_bytes(), 0o600)?;
+            // A key of AES-256 in hex, as `kubeadm certs certificate-key` makes it, which has had several names.
+            let key = to_hex(&host.random_bytes(32)?);
+            let settings = self.init_settings(&installed(host)?, Some(&key));
+            host.write(UPLOAD, settings.as_bytes(), 0o600)?;
             let arguments = ["init", "phase", "upload-certs", "--upload-certs", "--config", UPLOAD];
             let uploaded = host.run("kubeadm", &arguments, minute);
             host.remove(UPLOAD)?;
@@ -416,23 +485,5 @@ impl Driver for KubeadmDriver {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_the_configuration_api() {
-        // https://kubernetes.io/docs/reference/config-api/: v1beta2 since 1.15, v1beta3 since 1.22, v1beta4 since 1.31.
-        for (version, api) in [
-            ("v1.20.2", Some("v1beta2")),
-            ("v1.22.0", Some("v1beta3")),
-            ("v1.30.14", Some("v1beta3")),
-            ("v1.31.0-rc.1", Some("v1beta4")),
-            ("v1.34.1+k3s1", Some("v1beta4")),
-            ("v1.12.0", None),
-            ("1.30.0", None),
-            ("", None),
-        ] {
-            assert_eq!(api_version(version), api, "{version}");
-        }
-    }
-}
+#[path = "kubeadm_tests.rs"]
+mod tests;

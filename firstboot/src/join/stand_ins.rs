@@ -272,6 +272,7 @@ impl KubeadmStandIn {
 
     fn register(&mut self, around: &mut Around<'_>, settings: &Value, what: &str) {
         let name = settings["nodeRegistration"]["name"].as_str().unwrap();
+        assert!(settings["nodeRegistration"]["criSocket"].as_str().unwrap().starts_with("unix:///"));
         self.nodes.insert(name.into(), true);
         count(around, what);
     }
@@ -316,6 +317,13 @@ impl KubeadmStandIn {
         let [init, cluster] = &documents[..] else { panic!("two documents") };
         assert_eq!((&init["kind"], &cluster["kind"]), (&json!("InitConfiguration"), &json!("ClusterConfiguration")));
         assert!(cluster["controlPlaneEndpoint"].is_string());
+        assert_eq!(cluster["kubernetesVersion"], "v1.29.3", "the newest version is not asked for on the internet");
+        let token = &init["bootstrapTokens"][0];
+        assert!(token["token"].is_string() || token["ttl"] == "1m0s", "an empty list means a token for a day");
+        // kubeadm takes any file that is there for one of its own and whole.
+        if around.file("/etc/kubernetes/admin.conf").is_some_and(|(text, _)| text.is_empty()) {
+            return Err((1, "failed to load kubeconfig file /etc/kubernetes/admin.conf that already exists".into()));
+        }
         if around.disk.files.contains_key("/etc/kubernetes/admin.conf") && !ignores {
             return Err((1, "[ERROR Port-6443]: Port 6443 is in use".into()));
         }
@@ -339,14 +347,16 @@ impl Program for KubeadmStandIn {
                 self.init(around, path, true)
             }
             ["kubeadm", "init", "phase", "upload-certs", "--upload-certs", "--config", path] => {
-                assert_eq!(Self::documents(around, path)[0]["certificateKey"], "c".repeat(64));
+                let documents = Self::documents(around, path);
+                assert_eq!(documents[1]["kubernetesVersion"], "v1.29.3", "here too the internet would be asked");
+                let key = documents[0]["certificateKey"].as_str().unwrap();
+                around.disk.notes.insert("uploaded".into(), key.into());
                 Ok(String::new())
             }
             ["kubeadm", "token", "create", "--ttl=15m", "--kubeconfig", "/etc/kubernetes/admin.conf"] => {
                 Ok("07401b.f395accd246ae52d\n".into())
             }
-            ["kubeadm", "certs", "certificate-key"] => Ok(format!("{}\n", "c".repeat(64))),
-            ["kubeadm", "reset", "--force"] => {
+            ["kubeadm", "reset", "--force", "--cri-socket=unix:///run/containerd/containerd.sock"] => {
                 // Without its kubelet the cluster soon sees the node as gone, if it is this machine's.
                 if around.disk.notes.contains_key("kubeadm joined") {
                     self.nodes.values_mut().for_each(|ready| *ready = false);
@@ -382,7 +392,7 @@ impl Program for KubeadmStandIn {
             around.disk.files.insert("/etc/kubernetes/kubelet.conf".into(), (b"half".to_vec(), 0o600));
         }
         if let ["kubeadm", "init", "--config", ..] = command {
-            around.disk.files.insert("/etc/kubernetes/admin.conf".into(), (b"half".to_vec(), 0o600));
+            around.disk.files.insert("/etc/kubernetes/admin.conf".into(), (Vec::new(), 0o600));
         }
     }
 

@@ -1,8 +1,12 @@
 //! The container images that came with the image: archives of `docker save` below `/usr/share/ingot/containers`.
+//!
+//! They go where the node's containers run: into Docker, or into the part of containerd's store that the kubelet uses.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +18,30 @@ use crate::join::engine::{Body, EngineError, Request};
 pub const DIRECTORY: &str = "/usr/share/ingot/containers";
 
 const LOAD: &str = "/images/load?quiet=1";
+/// containerd's own program, and the namespace of the Container Runtime Interface.
+const CTR: &str = "ctr";
+const IMPORT: [&str; 4] = ["--namespace", "k8s.io", "images", "import"];
+/// How long importing one archive may take.
+const IMPORT_PATIENCE: Duration = Duration::from_mins(10);
 const MAXIMUM_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What the archives are loaded into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// containerd, for a kubelet.
+    Containerd,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Engine::Docker => "Docker",
+            Engine::Containerd => "containerd",
+        })
+    }
+}
 
 /// An archive on the image. Its name and size, with the image's identity, stand for its content: the root is
 /// verified and never changes under one identity.
@@ -26,6 +53,12 @@ pub struct Archive {
     pub bytes: u64,
     /// The identity of the image that it came with.
     pub image: String,
+}
+
+impl Archive {
+    fn path(&self) -> String {
+        format!("{DIRECTORY}/{}", self.name)
+    }
 }
 
 /// A container image in an archive.
@@ -64,27 +97,49 @@ pub fn images_of(archive: &Path) -> io::Result<Vec<ArchiveImage>> {
     Err(io::Error::new(io::ErrorKind::InvalidData, "it has no manifest.json; make it with `docker save`"))
 }
 
-/// One request for each archive.
-pub fn effects(archives: &[Archive]) -> Vec<Effect> {
-    let request = |archive: &Archive| format!("POST {LOAD} with {DIRECTORY}/{}", archive.name);
-    archives.iter().map(|archive| Effect::Call { service: "docker".into(), request: request(archive) }).collect()
+/// One request or command for each archive.
+pub fn effects(engine: Engine, archives: &[Archive]) -> Vec<Effect> {
+    let one = |archive: &Archive| {
+        let path = archive.path();
+        match engine {
+            Engine::Docker => Effect::Call { service: "docker".into(), request: format!("POST {LOAD} with {path}") },
+            Engine::Containerd => {
+                let [namespace, name, images, import] = IMPORT;
+                Effect::run([CTR, namespace, name, images, import, &path])
+            }
+        }
+    };
+    archives.iter().map(one).collect()
 }
 
-/// Loads all archives, but for those whose images the engine has already.
-pub fn load(host: &dyn Host, archives: &[Archive]) -> Result<(), StepError> {
-    for archive in archives {
-        let path = format!("{DIRECTORY}/{}", archive.name);
-        let images = host.archive_images(&path)?;
-        if !images.is_empty() && images.iter().all(|image| is_present(host, image)) {
-            continue;
-        }
-        let request = Request::post(LOAD, Body::Archive(Path::new(&path)));
-        let answer = host.engine(&request)?.accepted(&format!("to load {}", archive.name))?;
-        // The status is sent before the work: what went wrong later stands in the stream of its messages.
-        if let Some(message) = error_in(&answer.body) {
-            let what = format!("to load {}", archive.name);
-            return Err(EngineError::Refused { what, status: answer.status, message }.into());
-        }
+/// Loads all archives, but for those whose images Docker has already.
+pub fn load(host: &dyn Host, engine: Engine, archives: &[Archive]) -> Result<(), StepError> {
+    archives.iter().try_for_each(|archive| match engine {
+        Engine::Docker => load_into_docker(host, archive),
+        Engine::Containerd => import(host, archive),
+    })
+}
+
+/// Content that is there already costs containerd nothing, and a name that meant another image means this one then.
+fn import(host: &dyn Host, archive: &Archive) -> Result<(), StepError> {
+    let path = archive.path();
+    let [namespace, name, images, import] = IMPORT;
+    host.run(CTR, &[namespace, name, images, import, &path], IMPORT_PATIENCE)?;
+    Ok(())
+}
+
+fn load_into_docker(host: &dyn Host, archive: &Archive) -> Result<(), StepError> {
+    let path = archive.path();
+    let images = host.archive_images(&path)?;
+    if !images.is_empty() && images.iter().all(|image| is_present(host, image)) {
+        return Ok(());
+    }
+    let request = Request::post(LOAD, Body::Archive(Path::new(&path)));
+    let answer = host.engine(&request)?.accepted(&format!("to load {}", archive.name))?;
+    // The status is sent before the work: what went wrong later stands in the stream of its messages.
+    if let Some(message) = error_in(&answer.body) {
+        let what = format!("to load {}", archive.name);
+        return Err(EngineError::Refused { what, status: answer.status, message }.into());
     }
     Ok(())
 }
@@ -148,6 +203,17 @@ mod tests {
         assert_eq!(images[0].config_digest(), Some(digest.as_str()));
         std::fs::write(&path, "not a tar").unwrap();
         assert!(images_of(&path).is_err());
+    }
+
+    #[test]
+    fn a_kubelets_images_go_into_its_part_of_containerd() {
+        let archive = Archive { name: "pause.tar".into(), bytes: 7, image: "i".into() };
+        let host = crate::host::simulated::SimulatedHost::default();
+        load(&host, Engine::Containerd, std::slice::from_ref(&archive)).unwrap();
+        let command = format!("ctr --namespace k8s.io images import {DIRECTORY}/pause.tar");
+        assert_eq!(host.state().commands, [command.as_str()]);
+        let planned: Vec<String> = effects(Engine::Containerd, &[archive]).iter().flat_map(Effect::lines).collect();
+        assert_eq!(planned, [format!("run {command}")], "what is planned is what is done");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::journal::Inputs;
 use crate::status::Code;
 
 pub use effect::{Content, Effect, perform};
-pub use images::Archive;
+pub use images::{Archive, Engine};
 pub use proxy::LOGINS;
 
 /// How long one program of a step may run.
@@ -85,7 +85,7 @@ pub enum Step {
     /// The time servers.
     Ntp(Vec<HostAddress>),
     /// The container images that came with the image.
-    LoadImages(Vec<Archive>),
+    LoadImages(Engine, Vec<Archive>),
 }
 
 impl Step {
@@ -102,7 +102,7 @@ impl Step {
             Step::Network(_) => "network",
             Step::Proxy(..) => "proxy",
             Step::Ntp(_) => "ntp",
-            Step::LoadImages(_) => "load-images",
+            Step::LoadImages(..) => "load-images",
         }
     }
 
@@ -138,7 +138,9 @@ impl Step {
             }
             Step::Ntp(servers) if servers.is_empty() => "the image's time servers".into(),
             Step::Ntp(servers) => format!("time servers {}", all(servers)),
-            Step::LoadImages(archives) => format!("{} archives of container images", archives.len()),
+            Step::LoadImages(engine, archives) => {
+                format!("{} archives of container images for {engine}", archives.len())
+            }
         }
     }
 
@@ -170,7 +172,7 @@ impl Step {
     pub fn failure(&self) -> Code {
         match self {
             Step::Network(_) => Code::NetworkFailed,
-            Step::LoadImages(_) => Code::ImagesFailed,
+            Step::LoadImages(..) => Code::ImagesFailed,
             _ => Code::StepFailed,
         }
     }
@@ -189,7 +191,7 @@ impl Step {
             Step::Network(networks) => network::effects(networks),
             Step::Proxy(proxy, networks) => proxy::effects(proxy.as_ref(), networks),
             Step::Ntp(servers) => settings::ntp_effects(servers),
-            Step::LoadImages(archives) => images::effects(archives),
+            Step::LoadImages(engine, archives) => images::effects(*engine, archives),
         }
     }
 
@@ -209,7 +211,7 @@ impl Step {
             Step::Network(networks) => network::apply(host, networks),
             Step::Proxy(proxy, networks) => proxy::apply(host, proxy.as_ref(), networks),
             Step::Ntp(servers) => settings::ntp(host, servers),
-            Step::LoadImages(archives) => images::load(host, archives),
+            Step::LoadImages(engine, archives) => images::load(host, *engine, archives),
         }
     }
 }

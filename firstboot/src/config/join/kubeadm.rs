@@ -46,6 +46,20 @@ pub struct Kubeadm {
     pub service_subnet: Option<Subnet>,
     /// Where the container runtime listens.
     pub cri_socket: Option<String>,
+    /// Checks of kubeadm's preflight whose errors are to be warnings.
+    pub ignore_preflight: Vec<String>,
+}
+
+impl Kubeadm {
+    /// Whether kubeadm itself is to speak to Docker, as it could until 1.23.
+    pub fn is_dockershim(&self) -> bool {
+        self.cri_socket.as_ref().is_some_and(|socket| socket.contains("dockershim"))
+    }
+
+    /// Whether containers run in Docker.
+    pub fn uses_docker(&self) -> bool {
+        self.is_dockershim() || self.cri_socket.as_ref().is_some_and(|socket| socket.contains("cri-dockerd"))
+    }
 }
 
 /// A node's role.
@@ -99,6 +113,13 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
     if cri_socket.as_ref().is_some_and(|socket| !socket.starts_with("unix:///")) {
         fields.error("cri_socket", "is not a socket", "unix:///run/containerd/containerd.sock", findings);
     }
+    let ignore_preflight: Vec<String> = fields.parsed_list("ignore_preflight", findings);
+    let is_check =
+        |check: &String| !check.is_empty() && check.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if !ignore_preflight.iter().all(is_check) {
+        let help = "kubeadm names it in its message, [ERROR NAME]: \"NumCPU\"";
+        fields.error("ignore_preflight", "has an entry that is no name of a check", help, findings);
+    }
     let joins = matches!(role, Some(KubeadmRole::ControlPlane | KubeadmRole::Worker));
     if extent == Extent::Whole {
         if fields.entry("endpoint").is_none() {
@@ -142,5 +163,6 @@ pub fn read(fields: &Fields<'_>, extent: Extent, findings: &mut Findings) -> Opt
         pod_subnet,
         service_subnet,
         cri_socket,
+        ignore_preflight,
     })
 }

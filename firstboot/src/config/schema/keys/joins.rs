@@ -14,6 +14,7 @@ const PART: Form = Form {
     pattern: "^(coredns|servicelb|traefik|local-storage|metrics-server|runtimes)$",
 };
 const SPKI_PIN: Form = Form { name: "the pin of an authority", pattern: "^sha256:[0-9A-Fa-f]{64}$" };
+const CHECK: Form = Form { name: "the name of a check", pattern: "^[0-9A-Za-z._-]+$" };
 const SOCKET: Form = Form { name: "the URL of a socket", pattern: "^unix:///" };
 const MODE: Form = Form {
     name: "a run mode",
@@ -252,6 +253,14 @@ pub const KEYS: &[Key] = &[
         "Where the container runtime listens.",
     )
     .default("containerd's")
+    .only(KUBEADM),
+    Key::new(
+        "join.ignore_preflight",
+        Kind::Texts(CHECK),
+        "[\"NumCPU\", \"Mem\"]",
+        "Checks of kubeadm's preflight whose errors are to be warnings, as it names them in `[ERROR NAME]`.",
+    )
+    .default("`[]`")
     .only(KUBEADM),
     Key::new("join.license", Kind::Text(TEXT), "\"h7Gk2LpQ9sVx4TzR\"", "The licence of the cluster.").secret().only(AIWARE),
     Key::new("join.db", Kind::Text(ENDPOINT), "\"10.77.0.20:5432\"", "The database, where another machine has it.")
