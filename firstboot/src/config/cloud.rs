@@ -19,6 +19,7 @@ mod users;
 mod yaml;
 
 pub use meta_data::meta_data;
+pub use unpack::is_user_data;
 pub use user_data::user_data;
 
 use super::problem::Findings;
