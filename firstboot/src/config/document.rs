@@ -38,6 +38,8 @@ pub enum Format {
     UserData,
     /// cloud-init's `vendor-data`: the same as user-data, from someone else.
     VendorData,
+    /// `OpenStack`'s `vendor_data.json`, which holds the same.
+    VendorDataJson,
     /// cloud-init's `meta-data`, or `meta_data.json` of a `ConfigDrive`.
     MetaData,
     /// cloud-init's `network-config`.
@@ -168,6 +170,7 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
     let mut shared = match document.format {
         Format::NodeToml | Format::PartToml | Format::RoleToml => toml_tree(&name, &document.bytes, findings)?,
         Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
+        Format::VendorDataJson => cloud::vendor_data_json(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
         Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
         Format::NetworkData => cloud::network::network_data(&name, &document.bytes, findings)?,

@@ -80,9 +80,14 @@ fn signed_at(document: &Document, signature: Option<&Vec<u8>>, keys: &[SiteKey])
     comment("timestamp:").and_then(|time| time.parse().ok()).ok_or_else(|| SignatureError::NoTime(name()))
 }
 
-/// The last part of a document's name.
+/// The last part of a document's name. Queries are not shown in names; where the file is only known behind one, the name
+/// has it there.
 fn file_name(name: &str) -> &str {
-    let path = name.split(['?', '#']).next().unwrap_or(name);
+    let path = match name.split_once(['?', '#']) {
+        Some((_, query)) if query.contains('/') => query,
+        Some((path, _)) => path,
+        None => name,
+    };
     path.rsplit(['/', ':']).next().unwrap_or(path)
 }
 
@@ -273,6 +278,7 @@ mod tests {
     #[test]
     fn names_end_behind_slashes_and_before_queries() {
         assert_eq!(file_name("ingot.config:http://h:1/a/node.toml?..."), "node.toml");
+        assert_eq!(file_name("smbios:http://h:1/a/?.../user-data"), "user-data");
         assert_eq!(file_name("INGOT:52-54-00-00-00-01.toml"), "52-54-00-00-00-01.toml");
     }
 
