@@ -35,12 +35,14 @@ mod problem;
 mod proxy;
 mod quantity;
 mod reporting;
+mod role_only;
 mod run;
 mod sample;
 pub mod schema;
 mod seal;
 pub mod sealed;
 mod secret;
+mod source;
 mod ssh;
 mod tree;
 mod tuning;
@@ -51,7 +53,9 @@ pub use baked::check_within;
 pub use ca::{Ca, Certificate};
 pub use disk::{DISK_KEYS, Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
 pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
-pub use document::{Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, seal_of};
+pub use document::{
+    Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, media_wait_of, seal_of,
+};
 pub use explain::{Explained, Overridden};
 pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
 pub use join::{
@@ -72,6 +76,7 @@ pub use run::{Command, Run};
 pub use sample::SAMPLE;
 pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret, judge_credential};
+pub use source::SourceKind;
 pub use ssh::{HostKey, HostKeyType, Ssh};
 pub use tree::Origin;
 pub use tuning::{

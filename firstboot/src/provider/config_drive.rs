@@ -94,7 +94,7 @@ mod tests {
         let mut found = Found::default();
         let volume = Volume::open_directory(directory.path()).unwrap();
         documents_of_config_drive(&volume, "config-2", &Machine::default(), &mut found).unwrap();
-        let signed = keep_signed(&found, &[key.public()], 0, &[]);
+        let signed = keep_signed(&found, &[key.public()], 0, &|_| false);
         assert_eq!((signed.documents.len(), signed.refused), (2, Vec::new()));
     }
 }

@@ -15,7 +15,7 @@ use super::fetch::{Failed, fetch};
 use super::firmware::substitute;
 use super::{Found, Surroundings, signature_of_url};
 use crate::config::cloud::is_user_data;
-use crate::config::{Document, Format};
+use crate::config::{Document, Format, SourceKind};
 use crate::http::shown;
 use crate::rendezvous::to_hex;
 
@@ -28,7 +28,7 @@ pub fn look(surroundings: &Surroundings<'_>, found: &mut Found) {
     let name = format!("{PARAMETER}:{}", shown(&url));
     found.notes.extend(wrong.iter().map(|wrong| format!("{name}: {wrong}")));
     if !url.starts_with("http://") && !url.starts_with("https://") {
-        found.unreadable.push(format!("{name}: it must begin with http:// or https://"));
+        found.is_broken(SourceKind::Url, format!("{name}: it must begin with http:// or https://"));
         return;
     }
     let hash = surroundings.parameter("ingot.config.sha256").map(str::to_lowercase);

@@ -9,7 +9,7 @@
 use super::fetch::{Failed, fetch};
 use super::firmware::{field, substitute};
 use super::{Found, SIGNATURE, Surroundings};
-use crate::config::{Document, Format, MAXIMUM_DOCUMENT_BYTES};
+use crate::config::{Document, Format, MAXIMUM_DOCUMENT_BYTES, SourceKind};
 use crate::http::shown;
 
 /// The directories that cloud-init knows; the later wins.
@@ -116,7 +116,8 @@ fn look_at_seed(surroundings: &Surroundings<'_>, provider: &str, seed: &Seed, fo
                 own.pending.push(format!("{provider}:{path}: there is no user-data, meta-data or node.toml"));
             }
         } else {
-            own.unreadable.push(format!("{provider}:{}: only http, https and file are supported", shown(&address)));
+            let why = format!("{provider}:{}: only http, https and file are supported", shown(&address));
+            own.is_broken(kind_of(provider), why);
         }
     }
     let document = seed.meta_data(provider);
@@ -134,6 +135,10 @@ fn look_at_seed(surroundings: &Surroundings<'_>, provider: &str, seed: &Seed, fo
         }
     }
     found.absorb(own);
+}
+
+fn kind_of(provider: &str) -> SourceKind {
+    SourceKind::of_source(provider).unwrap_or(SourceKind::SeedDirectory)
 }
 
 fn file_of(base: &str, file: &str) -> String {
@@ -191,7 +196,7 @@ fn directory_seed(surroundings: &Surroundings<'_>, provider: &str, directory: &s
                     found.signatures.insert(name, signature);
                 }
             }
-            Err(error) => found.unreadable.push(format!("{name}: {error}")),
+            Err(error) => found.is_broken(kind_of(provider), format!("{name}: {error}")),
         }
     }
     if !found.documents.is_empty() {
@@ -292,7 +297,7 @@ mod tests {
             }
             let found = look_with(&host, look_at_serial);
             assert!(found.notes.iter().any(|note| note.contains("h and i are left out")), "{base}: {found:?}");
-            let signed = keep_signed(&found, &[key.public()], 0, &[]);
+            let signed = keep_signed(&found, &[key.public()], 0, &|_| false);
             assert_eq!((signed.documents.len(), signed.refused), (2, Vec::new()), "{base}");
         }
     }

@@ -12,6 +12,7 @@ mod gluster;
 mod k3s;
 mod kubeadm;
 mod nfs;
+mod place;
 #[cfg(test)]
 mod tests;
 mod values;
