@@ -14,7 +14,7 @@ use crate::config::{Document, Format, Loaded, MachineMatch, check};
 use crate::host::{Host, RealHost};
 use crate::provider::{BlockDevices, NodeSources, ROLE_DEFAULTS};
 use crate::report::{Node, Report, Reporter, STATUS_FILE, Status, notify, post, read_status, screen, stick, uptime_ms};
-use crate::service::{Service, leave, look_at_plugged_medium, serve, unseal};
+use crate::service::{Closing, Service, leave, look_at_plugged_medium, serve, unseal};
 use crate::status::Severity;
 
 /// Makes this machine what its node.toml says, and joins it to its cluster.
@@ -104,9 +104,23 @@ fn run(quiet: bool) -> u8 {
         }
         let delivering =
             [scope.spawn(|| stick::follow(&reporter, &host)), scope.spawn(|| post::follow(&reporter, &host))];
-        let arrived = Service::new(&host, &reporter, &NodeSources::new(&host, &media)).run();
-        if let Some(driver) = arrived.driver {
-            serve(&host, &reporter, &*driver);
+        let sources = NodeSources::new(&host, &media);
+        let mut service = Service::new(&host, &reporter, &sources);
+        let arrived = service.run();
+        let serving = arrived.driver.map(|driver| {
+            let (host, reporter) = (&host, &reporter);
+            scope.spawn(move || serve(host, reporter, &*driver))
+        });
+        if let Some(open) = arrived.open {
+            match service.close(&open) {
+                Ok(Closing::Sealed) => {}
+                Ok(Closing::Changed) => drop(restart_service(&host)),
+                Err(error) => reporter.note(&format!("the node is not sealed: {error}")),
+            }
+        }
+        if let Some(serving) = serving {
+            // It ends where the member offers nothing; one that has failed has nothing more to offer.
+            let _ = serving.join();
         }
         reporter.close();
         for thread in delivering {

@@ -18,6 +18,9 @@ use crate::status::Code;
 /// Where the journal lies.
 pub const JOURNAL: &str = "/var/lib/ingot/journal";
 
+/// The name under which leaving a cluster is announced, like a step, until the node has left.
+pub const LEAVING: &str = "leave";
+
 const MAXIMUM_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The journal cannot be kept.
@@ -78,11 +81,14 @@ pub enum Event {
         driver: String,
         /// The node's identity in the cluster.
         node: String,
+        /// Whether the seal is left open, because a medium that may say something else cannot be read.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        open: bool,
     },
-    /// Somebody who is root has lifted the seal; what the node has joined it stays in.
+    /// Somebody who is root has lifted the seal; what the node has joined it stays in, and one that has left may join.
     Unsealed,
     /// The node has left its cluster by command. It does not join again with the configuration that it left with,
-    /// and is no longer sealed against another.
+    /// and is no longer sealed against another. Announced before as the step [`LEAVING`].
     Left {
         /// The configuration.
         inputs: Inputs,
@@ -93,7 +99,7 @@ impl Event {
     /// Whether the node is sealed after it; `None` where that stays as it is.
     fn seals(&self) -> Option<bool> {
         match self {
-            Event::Joined { .. } => Some(true),
+            Event::Joined { open, .. } => Some(!open),
             Event::Unsealed | Event::Left { .. } => Some(false),
             Event::Begin { .. } | Event::Done { .. } => None,
         }
@@ -168,12 +174,13 @@ impl<'a> Journal<'a> {
                 self.open.remove(&step);
                 self.done.insert(step, inputs);
             }
-            Event::Joined { driver, node } => {
+            Event::Joined { driver, node, .. } => {
                 self.joined = Some((driver, node));
                 self.left = None;
             }
-            Event::Unsealed => {}
+            Event::Unsealed => self.left = None,
             Event::Left { inputs } => {
+                self.open.remove(LEAVING);
                 self.joined = None;
                 self.left = Some(inputs);
             }
@@ -214,9 +221,19 @@ impl<'a> Journal<'a> {
         self.done.get(step) == Some(inputs)
     }
 
+    /// True where leaving was announced, and the node has not left since: the power failed meanwhile.
+    pub fn is_leaving(&self) -> bool {
+        self.open.contains_key(LEAVING)
+    }
+
     /// True where the node has left its cluster with this configuration.
     pub fn has_left(&self, inputs: &Inputs) -> bool {
         self.left.as_ref() == Some(inputs)
+    }
+
+    /// True where the node has left its cluster, and is to stay out.
+    pub fn is_out(&self) -> bool {
+        self.left.is_some()
     }
 
     /// True where the step was begun with these inputs and not done since: it was cut off, or it failed.
@@ -322,11 +339,11 @@ mod tests {
         journal.record(begin("a")).unwrap();
         journal.record(done("a")).unwrap();
         journal.record(begin("b")).unwrap();
-        journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into() }).unwrap();
+        journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into(), open: false }).unwrap();
         let inputs = Inputs::of([&b"c"[..]]);
         journal.record(Event::Left { inputs: inputs.clone() }).unwrap();
         assert!(journal.has_left(&inputs) && journal.joined().is_none());
-        journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into() }).unwrap();
+        journal.record(Event::Joined { driver: "docker-swarm".into(), node: "n1".into(), open: false }).unwrap();
         let journal = Journal::open(&host).unwrap();
         assert!(!journal.has_left(&inputs));
         assert!(journal.is_done("a", &Inputs::of([&b"a"[..]])));
@@ -338,7 +355,7 @@ mod tests {
         Journal::open(&host).unwrap().record(Event::Unsealed).unwrap();
         let journal = Journal::open(&host).unwrap();
         assert!(!journal.is_sealed() && journal.joined().is_some() && !Journal::says_sealed(&host).unwrap());
-        let joined = Event::Joined { driver: "docker-swarm".into(), node: "n1".into() };
+        let joined = Event::Joined { driver: "docker-swarm".into(), node: "n1".into(), open: false };
         for event in [joined, Event::Left { inputs }] {
             Journal::open(&host).unwrap().record(event).unwrap();
         }

@@ -17,10 +17,13 @@ mod power;
 mod unpack;
 mod user_data;
 mod users;
+mod vendor_data;
 mod yaml;
 
 pub use meta_data::meta_data;
+pub use unpack::is_user_data;
 pub use user_data::user_data;
+pub use vendor_data::{vendor_data, vendor_data_json};
 
 use super::problem::Findings;
 use super::tree::{Node, Origin};

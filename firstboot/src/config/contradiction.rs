@@ -9,29 +9,20 @@
 use std::collections::BTreeMap;
 
 use super::problem::Findings;
+use super::source::SourceKind;
 use super::tree::{Node, Origin, Value};
-
-/// The kinds of sources, as the names of their documents begin.
-const KINDS: [&str; 8] =
-    ["credential", "ingot.config", "seed", "smbios", "command-line", "cidata", "config-2", "ingot"];
-
-/// The kind of source that a document is from; `None` for the role's defaults and for files that are only checked.
-fn kind_of(document: &str) -> Option<&'static str> {
-    let (kind, _) = document.split_once(':')?;
-    KINDS.into_iter().find(|known| known.eq_ignore_ascii_case(kind))
-}
 
 /// Adds a warning for each contradiction.
 pub fn name_contradictions<'a>(documents: impl Iterator<Item = &'a Node>, findings: &mut Findings) {
     // The last value of each key so far, and where it is from.
     let mut before: BTreeMap<String, (&'a Value, &'a Origin)> = BTreeMap::new();
     for tree in documents {
-        let Some(kind) = kind_of(&tree.origin.document) else { continue };
+        let Some(kind) = SourceKind::of_document(&tree.origin.document) else { continue };
         let mut values = Vec::new();
         leaves(tree, "", &mut values);
         for (key, node) in values {
             if let Some((value, origin)) = before.get(&key)
-                && kind_of(&origin.document) != Some(kind)
+                && SourceKind::of_document(&origin.document) != Some(kind)
                 && !same(value, &node.value)
             {
                 let message = format!("is given another value by {origin}; this one counts");

@@ -6,20 +6,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
 
 use super::cloud;
 use super::contradiction::name_contradictions;
 use super::explain::{Explained, Overridden, explained, overridden};
 use super::fields::Fields;
-use super::node::{Extent, NodeConfig, read};
+use super::node::{Extent, NodeConfig, read, read_media_wait};
 use super::opening::{Opener, open_all};
 use super::parse::toml_tree;
 use super::problem::{ConfigError, Findings, Problem};
-use super::run;
+use super::role_only::refuse_what_only_roles_say;
 use super::seal::{Seal, read_seal};
 use super::tree::{Node, Origin, Value};
 use super::values::Mac;
@@ -32,12 +34,14 @@ pub enum Format {
     NodeToml,
     /// The same keys, `version` optional: role defaults, and files for one machine.
     PartToml,
-    /// The role's defaults in the image: a part that may also say `run.allow_commands`.
+    /// The role's defaults in the image: a part that may also say what no other document can.
     RoleToml,
     /// cloud-init's `user-data`.
     UserData,
     /// cloud-init's `vendor-data`: the same as user-data, from someone else.
     VendorData,
+    /// `OpenStack`'s `vendor_data.json`, which holds the same.
+    VendorDataJson,
     /// cloud-init's `meta-data`, or `meta_data.json` of a `ConfigDrive`.
     MetaData,
     /// cloud-init's `network-config`.
@@ -98,6 +102,8 @@ pub struct Loaded {
     pub overridden: Vec<Overridden>,
     /// How many machines the documents name: how many may join at the same moment.
     pub machines: usize,
+    /// The SHA-256 of what the documents outside the image say about the join.
+    pub join_hash: [u8; 32],
 }
 
 /// Which machine a `[[machine]]` part is for.
@@ -159,6 +165,7 @@ impl std::fmt::Display for MachineMatch {
 
 /// A document that was read: what holds for all machines, and the parts for single ones.
 struct Parsed {
+    of_role: bool,
     shared: Node,
     parts: Vec<(MachineMatch, Node)>,
 }
@@ -168,6 +175,7 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
     let mut shared = match document.format {
         Format::NodeToml | Format::PartToml | Format::RoleToml => toml_tree(&name, &document.bytes, findings)?,
         Format::UserData | Format::VendorData => cloud::user_data(&name, &document.bytes, findings)?,
+        Format::VendorDataJson => cloud::vendor_data_json(&name, &document.bytes, findings)?,
         Format::MetaData => cloud::meta_data(&name, &document.bytes, findings)?,
         Format::NetworkConfig => cloud::network::network_config(&name, &document.bytes, findings)?,
         Format::NetworkData => cloud::network::network_data(&name, &document.bytes, findings)?,
@@ -176,7 +184,7 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
         findings.error(&shared.origin, "version", "is missing", "write `version = 1` as the first line");
     }
     if document.format != Format::RoleToml {
-        run::only_roles_allow_commands(&shared, findings);
+        refuse_what_only_roles_say(&shared, findings);
     }
     let mut parts = Vec::new();
     if let Some(entry) = shared.remove("machine") {
@@ -188,7 +196,7 @@ fn parse(document: &Document, findings: &mut Findings) -> Option<Parsed> {
             parts.extend(machine_part(part, &format!("machine[{index}]"), findings));
         }
     }
-    Some(Parsed { shared, parts })
+    Some(Parsed { of_role: document.format == Format::RoleToml, shared, parts })
 }
 
 fn machine_part(mut part: Node, path: &str, findings: &mut Findings) -> Option<(MachineMatch, Node)> {
@@ -197,7 +205,7 @@ fn machine_part(mut part: Node, path: &str, findings: &mut Findings) -> Option<(
             findings.error(&entry.key, &format!("{path}.{key}"), "does not belong into a [[machine]]", "");
         }
     }
-    run::only_roles_allow_commands(&part, findings);
+    refuse_what_only_roles_say(&part, findings);
     let Some(entry) = part.remove("match") else {
         let help = "say which machine: match = { mac = \"...\" }, { serial = \"...\" } or { uuid = \"...\" }";
         findings.error(&part.origin, &format!("{path}.match"), "is missing", help);
@@ -247,15 +255,28 @@ fn flatten(documents: &[Node]) -> Node {
 /// What the documents say about the seal for every machine, whatever else is wrong with them; `None` where just that
 /// cannot be read.
 pub fn seal_of(documents: &[Document]) -> Option<Seal> {
+    let Some(entry) = shared_by_all(documents)?.remove("seal") else { return Some(Seal::default()) };
+    let mut findings = Findings::default();
+    let seal = read_seal(&entry.node, &mut findings);
+    findings.errors.is_empty().then_some(seal)
+}
+
+/// How long late media are waited for, as a role's defaults say it, whatever else they lack.
+pub fn media_wait_of(role: &[Document]) -> Option<Duration> {
+    let tree = shared_by_all(role)?;
+    let mut unheard = Findings::default();
+    let fields = Fields::new(&tree, "", &mut unheard)?;
+    read_media_wait(&fields, &mut unheard)
+}
+
+/// What documents say about every machine; `None` where one cannot be read.
+fn shared_by_all(documents: &[Document]) -> Option<Node> {
     let mut unheard = Findings::default();
     let parsed: Vec<Node> = documents
         .iter()
         .map(|document| parse(document, &mut unheard).map(|parsed| parsed.shared))
         .collect::<Option<_>>()?;
-    let Some(entry) = flatten(&parsed).remove("seal") else { return Some(Seal::default()) };
-    let mut findings = Findings::default();
-    let seal = read_seal(&entry.node, &mut findings);
-    findings.errors.is_empty().then_some(seal)
+    Some(flatten(&parsed))
 }
 
 /// True where documents say at most what a node may do and what it accepts, and nothing of what it becomes: no node can
@@ -285,6 +306,12 @@ fn loaded(
     }
     let notes = std::mem::take(&mut findings.notes);
     let (config, warnings) = findings.into_result(config)?;
+    let outside: Vec<Node> =
+        parsed.iter().zip(documents).filter(|(parsed, _)| !parsed.of_role).map(|(_, tree)| tree).collect();
+    let mut join_hash = Sha256::new();
+    if let Some(entry) = flatten(&outside).remove("join") {
+        entry.node.add_to(&mut join_hash);
+    }
     Ok(Loaded {
         config,
         warnings,
@@ -292,6 +319,7 @@ fn loaded(
         origins: explained(&tree),
         overridden: overridden(layers(parsed, machine), &tree),
         machines: parsed.iter().map(|document| document.parts.len()).sum(),
+        join_hash: join_hash.finalize().into(),
     })
 }
 

@@ -37,12 +37,14 @@ mod problem;
 mod proxy;
 mod quantity;
 mod reporting;
+mod role_only;
 mod run;
 mod sample;
 pub mod schema;
 mod seal;
 pub mod sealed;
 mod secret;
+mod source;
 mod ssh;
 mod tree;
 mod tuning;
@@ -54,8 +56,8 @@ pub use ca::{Ca, Certificate};
 pub use disk::{Disk, DiskMatch, Encryption, Filesystem, Swap, SwapSize};
 pub use disk_values::{DiskName, DiskPath, MountOption, MountPoint, Pattern, Serial, Wwn};
 pub use document::{
-    Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, machines_of, only_permits,
-    seal_of,
+    Checked, Document, Format, Loaded, Machine, MachineMatch, check, load, load_with, machines_of, media_wait_of,
+    only_permits, seal_of,
 };
 pub use explain::{Explained, Overridden};
 pub use file::{MAXIMUM_FILE_BYTES, NodeFile, NodePath, Owner};
@@ -78,6 +80,7 @@ pub use run::{Command, MAXIMUM_COMMANDS, Run};
 pub use sample::SAMPLE;
 pub use seal::{Seal, SiteKey};
 pub use secret::{MINIMUM_SECRET_CHARACTERS, SAMPLE_SECRET, Secret, judge_cluster_secret, judge_credential};
+pub use source::SourceKind;
 pub use ssh::{HostKey, HostKeyType, Ssh};
 pub use tree::Origin;
 pub use tuning::{

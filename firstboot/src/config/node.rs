@@ -1,5 +1,7 @@
 //! The node's configuration as types, read from the merged tree.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::ca::Ca;
@@ -65,6 +67,9 @@ pub struct NodeConfig {
     pub power: Option<Power>,
     /// Whether its result is written to the stick that its configuration came from.
     pub write_back: bool,
+    /// How long late media are waited for, where the role says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media_wait: Option<Duration>,
 }
 
 /// Whether what is read must be enough to set a node up, or is a part of it.
@@ -74,6 +79,12 @@ pub enum Extent {
     Part,
     /// Nothing may be missing.
     Whole,
+}
+
+/// Reads `media_wait`: whole seconds, at most an hour.
+pub fn read_media_wait(fields: &Fields<'_>, findings: &mut Findings) -> Option<Duration> {
+    let seconds = fields.integer("media_wait", 0..=3600, findings)?;
+    u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 /// Reads a tree. Everything wrong is added to `findings`; `None` where that leaves nothing to give.
@@ -120,6 +131,7 @@ pub fn read(tree: &Node, extent: Extent, findings: &mut Findings) -> Option<Node
         time: fields.entry("time").and_then(|entry| read_time(&entry.node, findings)).unwrap_or_default(),
         power: fields.entry("power").and_then(|entry| power::read(&entry.node, findings)),
         write_back: fields.boolean("write_back", findings).unwrap_or(true),
+        media_wait: read_media_wait(&fields, findings),
     };
     Some(config)
 }

@@ -51,15 +51,6 @@ impl Serialize for Command {
     }
 }
 
-/// Refuses `run.allow_commands` where it does not belong: in anything but the role's defaults.
-pub fn only_roles_allow_commands(document: &Node, findings: &mut Findings) {
-    let run = document.as_table().and_then(|table| table.get("run"));
-    if let Some(entry) = run.and_then(|run| run.node.as_table()).and_then(|run| run.get("allow_commands")) {
-        let help = "write it as [config.run] in the role's profile";
-        findings.error(&entry.key, "run.allow_commands", "can only be said by the role's image", help);
-    }
-}
-
 /// Reads `[run]`.
 pub fn read(node: &Node, extent: Extent, findings: &mut Findings) -> Run {
     let Some(fields) = Fields::new(node, "run", findings) else { return Run::default() };

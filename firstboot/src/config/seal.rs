@@ -15,7 +15,7 @@ use super::tree::Node;
 pub struct Seal {
     /// The keys whose signatures a sealed node accepts.
     pub site_keys: Vec<SiteKey>,
-    /// Whether unsigned configuration is refused from the first boot on; counts in the role's defaults only.
+    /// Whether unsigned configuration is refused from the first boot on; the role alone says so.
     pub require_signed: bool,
     /// Whether USB storage is blocked once the node has joined.
     pub block_usb: bool,

@@ -119,6 +119,44 @@ impl Node {
         if let Value::Table(table) = &self.value { Some(table) } else { None }
     }
 
+    /// Adds the value to a hash, without its places; two values are the same where they add the same.
+    pub fn add_to(&self, hash: &mut sha2::Sha256) {
+        use sha2::Digest as _;
+        let mut begin = |kind: u8, length: usize| {
+            hash.update([kind]);
+            hash.update((length as u64).to_be_bytes());
+        };
+        match &self.value {
+            Value::Table(table) => {
+                begin(b't', table.len());
+                for (key, entry) in table {
+                    hash.update((key.len() as u64).to_be_bytes());
+                    hash.update(key);
+                    entry.node.add_to(hash);
+                }
+            }
+            Value::Array(items) => {
+                begin(b'a', items.len());
+                for item in items {
+                    item.add_to(hash);
+                }
+            }
+            Value::Text(text) => {
+                begin(b's', text.len());
+                hash.update(text);
+            }
+            Value::Integer(number) => {
+                begin(b'i', 8);
+                hash.update(number.to_be_bytes());
+            }
+            Value::Boolean(value) => begin(b'b', usize::from(*value)),
+            Value::Other(kind) => {
+                begin(b'o', kind.len());
+                hash.update(kind);
+            }
+        }
+    }
+
     /// Takes a key out, where this is a table that has it.
     pub fn remove(&mut self, key: &str) -> Option<Entry> {
         if let Value::Table(table) = &mut self.value { table.remove(key) } else { None }

@@ -4,6 +4,7 @@
 
 use super::volume::{Volume, VolumeError};
 use super::{Found, SIGNATURE};
+use crate::config::cloud::vendor_data;
 use crate::config::{Document, Format, Machine};
 
 const DIRECTORY: &str = "openstack/latest";
@@ -16,18 +17,19 @@ pub fn documents_of_config_drive(
     found: &mut Found,
 ) -> Result<(), VolumeError> {
     let files = [
-        ("vendor_data.json", Format::VendorData),
+        ("vendor_data.json", Format::VendorDataJson),
         ("meta_data.json", Format::MetaData),
         ("network_data.json", Format::NetworkData),
         ("user_data", Format::UserData),
     ];
     for (file, format) in files {
         let path = format!("{DIRECTORY}/{file}");
-        let Some(mut bytes) = volume.find(&path)? else { continue };
+        let Some(bytes) = volume.find(&path)? else { continue };
         let name = format!("{label}:{path}");
-        if format == Format::VendorData {
+        if format == Format::VendorDataJson {
+            // A signature is one of the file as it lies there, so it is only looked at here.
             match vendor_data(&bytes) {
-                Ok(Some(text)) => bytes = text.into_bytes(),
+                Ok(Some(_)) => {}
                 Ok(None) => continue,
                 Err(wrong) => {
                     found.notes.push(format!("{name}: {wrong}"));
@@ -43,38 +45,9 @@ pub fn documents_of_config_drive(
     Ok(())
 }
 
-/// What `vendor_data.json` has for cloud-init: the text under the key `cloud-init`, or a text alone.
-///
-/// # Errors
-/// What it has instead, in words.
-pub fn vendor_data(bytes: &[u8]) -> Result<Option<String>, &'static str> {
-    use serde_json::Value;
-    let text = |value: Value| match value {
-        Value::Null => Ok(None),
-        Value::String(text) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
-        _ => Err("has something else than a text for cloud-init; it is not used"),
-    };
-    match serde_json::from_slice(bytes).map_err(|_| "is not valid JSON; it is not used")? {
-        Value::Object(mut object) if object.is_empty() || object.contains_key("cloud-init") => {
-            text(object.remove("cloud-init").unwrap_or_default())
-        }
-        Value::Object(_) => Err("has nothing under the key cloud-init; it is not used"),
-        other => text(other),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn vendor_data_is_a_text_in_json() {
-        assert_eq!(vendor_data(b"{\"cloud-init\": \"#cloud-config\\n\"}").unwrap().as_deref(), Some("#cloud-config\n"));
-        assert_eq!(vendor_data(b"\"#cloud-config\"").unwrap().as_deref(), Some("#cloud-config"));
-        assert_eq!((vendor_data(b"{}").unwrap(), vendor_data(b"null").unwrap()), (None, None));
-        assert!(vendor_data(b"{\"cloud-init\": [1]}").is_err() && vendor_data(b"{\"static\": 1}").is_err());
-        assert!(vendor_data(b"no json").is_err());
-    }
 
     #[test]
     fn a_config_drive_has_its_files_two_directories_down() {
@@ -100,5 +73,28 @@ mod tests {
             .collect();
         assert_eq!(names, ["meta_data.json", "network_data.json", "user_data"]);
         assert!(found.notes[0].starts_with("config-2:openstack/latest/vendor_data.json: has something else"));
+    }
+
+    #[test]
+    fn all_of_a_signed_config_drive_is_good() {
+        use crate::provider::keep_signed;
+        use crate::provider::test_keys::TestKey;
+        let directory = tempfile::tempdir().unwrap();
+        let latest = directory.path().join(DIRECTORY);
+        std::fs::create_dir_all(&latest).unwrap();
+        let key = TestKey::new();
+        for (name, text) in [
+            ("vendor_data.json", "{\"cloud-init\": \"#cloud-config\\nhostname: a\\n\"}"),
+            ("user_data", "#cloud-config\n"),
+        ] {
+            std::fs::write(latest.join(name), text).unwrap();
+            let signature = key.sign(text.as_bytes(), &format!("timestamp:100\tfile:{name}\thashed"));
+            std::fs::write(latest.join(format!("{name}{SIGNATURE}")), signature).unwrap();
+        }
+        let mut found = Found::default();
+        let volume = Volume::open_directory(directory.path()).unwrap();
+        documents_of_config_drive(&volume, "config-2", &Machine::default(), &mut found).unwrap();
+        let signed = keep_signed(&found, &[key.public()], 0, &|_| false);
+        assert_eq!((signed.documents.len(), signed.refused), (2, Vec::new()));
     }
 }

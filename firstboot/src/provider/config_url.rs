@@ -5,7 +5,7 @@
 //! | `ingot.config=URL` | `http` or `https`; `__dmi.NAME__` in it becomes the machine's own value |
 //! | `ingot.config.sha256=HEX` | the document must have this hash |
 //!
-//! The document is a `node.toml`, or a user-data where its first line says `#cloud-config`. For `https` the image's
+//! The document is a `node.toml`, or whatever a user-data may be, where it is known for one. For `https` the image's
 //! authorities count. Over plain `http` whoever is on the way can change the document; a hash, or `require_signed` in
 //! the role, prevents that, and the node says so where neither is there.
 
@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use super::fetch::{Failed, fetch};
 use super::firmware::substitute;
 use super::{Found, Surroundings, signature_of_url};
-use crate::config::{Document, Format};
+use crate::config::cloud::is_user_data;
+use crate::config::{Document, Format, SourceKind};
 use crate::http::shown;
 use crate::rendezvous::to_hex;
 
@@ -27,7 +28,7 @@ pub fn look(surroundings: &Surroundings<'_>, found: &mut Found) {
     let name = format!("{PARAMETER}:{}", shown(&url));
     found.notes.extend(wrong.iter().map(|wrong| format!("{name}: {wrong}")));
     if !url.starts_with("http://") && !url.starts_with("https://") {
-        found.unreadable.push(format!("{name}: it must begin with http:// or https://"));
+        found.is_broken(SourceKind::Url, format!("{name}: it must begin with http:// or https://"));
         return;
     }
     let hash = surroundings.parameter("ingot.config.sha256").map(str::to_lowercase);
@@ -48,9 +49,7 @@ pub fn look(surroundings: &Surroundings<'_>, found: &mut Found) {
                 .notes
                 .push(format!("{name}: it came over plain http, and anybody on the way could have changed it"));
         }
-        let cloud =
-            [&b"#cloud-config"[..], b"#ingot-config", b"Content-Type:"].iter().any(|start| bytes.starts_with(start));
-        let format = if cloud { Format::UserData } else { Format::NodeToml };
+        let format = if is_user_data(&bytes) { Format::UserData } else { Format::NodeToml };
         fetched.documents.push(Document { name: name.clone(), format, bytes });
         Ok(fetched)
     }));
@@ -78,6 +77,10 @@ mod tests {
         assert_eq!((found.documents[0].format, found.pending.len()), (Format::NodeToml, 0));
         assert!(found.notes[0].contains("plain http"));
         answers(&host, "http://u:p@h/node.toml", "#cloud-config\nhostname: a\n");
+        assert_eq!(look_with(&host, look).documents[0].format, Format::UserData);
+        let mime =
+            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"b\"\n\n--b\n\n#cloud-config\n\n--b--\n";
+        answers(&host, "http://u:p@h/node.toml", mime);
         assert_eq!(look_with(&host, look).documents[0].format, Format::UserData);
     }
 

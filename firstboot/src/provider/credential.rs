@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::firmware::oem_strings;
 use super::{Found, SIGNATURE, Surroundings};
-use crate::config::{Document, Format, MAXIMUM_DOCUMENT_BYTES, Secret};
+use crate::config::{Document, Format, MAXIMUM_DOCUMENT_BYTES, Secret, SourceKind};
 
 /// The credential's name.
 pub const CREDENTIAL: &str = "ingot.node.toml";
@@ -37,7 +37,7 @@ fn read(surroundings: &Surroundings<'_>, name: &str, found: &mut Found) -> Optio
         match surroundings.host.read(&path, MAXIMUM_DOCUMENT_BYTES as u64) {
             Ok(Some(bytes)) => return Some((bytes, medium)),
             Ok(None) => {}
-            Err(error) => found.unreadable.push(format!("credential {name} ({medium}): {error}")),
+            Err(error) => found.is_broken(SourceKind::Credential, format!("credential {name} ({medium}): {error}")),
         }
     }
     for text in oem_strings(surroundings.host) {
@@ -49,7 +49,8 @@ fn read(surroundings: &Surroundings<'_>, name: &str, found: &mut Found) -> Optio
             let compact: String = coded.split_whitespace().collect();
             match STANDARD.decode(compact) {
                 Ok(bytes) => return Some((bytes, "SMBIOS")),
-                Err(_) => found.unreadable.push(format!("credential {name} (SMBIOS): it is not valid base64")),
+                Err(_) => found
+                    .is_broken(SourceKind::Credential, format!("credential {name} (SMBIOS): it is not valid base64")),
             }
         }
     }
@@ -82,6 +83,7 @@ mod tests {
         let found = look_with(&host(&["io.systemd.credential.binary:ingot.node.toml=%"]), look);
         assert!(found.documents.is_empty());
         assert_eq!(found.unreadable, ["credential ingot.node.toml (SMBIOS): it is not valid base64"]);
+        assert!(found.broken.contains(&SourceKind::Credential));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::settling;
 use super::volume::{Volume, VolumeError};
+use crate::report::uptime_ms;
 
 /// A device with a label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,10 @@ pub trait Media {
     /// # Errors
     /// [`VolumeError::Mount`].
     fn open(&self, medium: &Labelled) -> Result<Volume, VolumeError>;
+    /// Whether everything that is plugged in can be expected to have been seen.
+    fn are_settled(&self) -> bool {
+        true
+    }
 }
 
 /// The real media.
@@ -74,6 +80,10 @@ impl Media for BlockDevices {
 
     fn open(&self, medium: &Labelled) -> Result<Volume, VolumeError> {
         Volume::open_device(Path::new(&medium.device))
+    }
+
+    fn are_settled(&self) -> bool {
+        settling::are_settled(&self.root, uptime_ms())
     }
 }
 

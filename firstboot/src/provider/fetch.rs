@@ -19,6 +19,9 @@ use crate::join::{Backoff, Retry};
 
 /// One answer may take so long; media are looked at in between.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where a look has spent more than this on the network, what else is to be fetched waits for the next one: a stick that
+/// is plugged in meanwhile is not kept waiting by every dead server in turn.
+const LOOK: Duration = Duration::from_secs(2);
 /// What was fetched is good for this long, and a random part of it more.
 const FRESH_SECONDS: u64 = 60;
 /// The network service of an unconfigured node has a condition on this file.
@@ -76,6 +79,8 @@ struct Entry {
 #[derive(Default)]
 struct State {
     network: bool,
+    /// When the present look began, on the machine's uptime.
+    began: Duration,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -86,11 +91,20 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
+    /// A look at all sources begins.
+    pub fn begin_look(&self, host: &dyn Host) {
+        self.state().began = host.uptime();
+    }
+
     /// What a source says: fetched now, or kept from before. Where there is nothing yet, [`Found::pending`] says why
     /// and when it is tried again.
     pub fn keep(&self, host: &dyn Host, source: &str, fetch: impl Fn() -> Result<Found, Failed>) -> Found {
         let now = host.uptime();
-        let due = self.state().entries.get(source).is_none_or(|entry| entry.again <= now);
+        let due = {
+            let state = self.state();
+            let in_time = now.saturating_sub(state.began) <= LOOK;
+            in_time && state.entries.get(source).is_none_or(|entry| entry.again <= now)
+        };
         if due {
             let ready = self.network(host).map_err(|error| Failed::from(error.to_string()));
             let mut result = ready.and_then(|()| fetch());
@@ -121,13 +135,10 @@ impl Fetcher {
         let now = host.uptime();
         let mut state = self.state();
         let entry = state.entries.entry(source.to_owned()).or_default();
-        entry.fetched.clone().unwrap_or_else(|| Found {
-            pending: vec![format!(
-                "{source}: {}; next attempt in {} s",
-                entry.problem,
-                entry.again.saturating_sub(now).as_secs_f64().ceil()
-            )],
-            ..Found::default()
+        entry.fetched.clone().unwrap_or_else(|| {
+            let problem = if entry.problem.is_empty() { "not asked yet" } else { &entry.problem };
+            let left = entry.again.saturating_sub(now).as_secs_f64().ceil();
+            Found { pending: vec![format!("{source}: {problem}; next attempt in {left} s")], ..Found::default() }
         })
     }
 
@@ -159,6 +170,7 @@ mod tests {
     }
 
     fn look(host: &SimulatedHost, fetcher: &Fetcher) -> Found {
+        fetcher.begin_look(host);
         fetcher.keep(host, "http://h/x", || {
             let text =
                 fetch(host, "http://h/x")?.ok_or_else(|| Failed::from("http://h/x: there is nothing".to_owned()))?;
@@ -195,6 +207,28 @@ mod tests {
         host.state().answers.insert("http://h/x".into(), gone);
         host.sleep(Duration::from_mins(2));
         assert_eq!(look(&host, &fetcher).notes, ["two"], "what was fetched stays when the server goes");
+    }
+
+    #[test]
+    fn a_look_waits_for_one_dead_server_and_not_for_all() {
+        let (host, fetcher) = (SimulatedHost::default(), Fetcher::default());
+        let asked = std::cell::RefCell::new(Vec::new());
+        let look = || {
+            fetcher.begin_look(&host);
+            ["a", "b"].map(|source| {
+                fetcher.keep(&host, source, || {
+                    asked.borrow_mut().push(source);
+                    host.sleep(PATIENCE);
+                    Err(Failed::from("dead".to_owned()))
+                })
+            })
+        };
+        let [_, second] = look();
+        assert_eq!(*asked.borrow(), ["a"], "the media are looked at before the next");
+        assert_eq!(second.pending, ["b: not asked yet; next attempt in 0 s"]);
+        // The first one has its pause now, so the second has its turn.
+        look();
+        assert_eq!(asked.borrow()[1], "b");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::devices::Media;
 use super::nocloud::{FILES, says_nothing};
 use super::volume::{Volume, VolumeError};
 use super::{Found, SIGNATURE, Surroundings};
-use crate::config::{Document, Format, Machine, Secret};
+use crate::config::{Document, Format, Machine, Secret, SourceKind};
 
 /// The file on an `INGOT` volume with the key for sealed secrets.
 const CONFIG_KEY_FILE: &str = "config.key";
@@ -19,25 +19,22 @@ const ATTEMPTS: u32 = 3;
 pub type Reader = fn(&Volume, &str, &Machine, &mut Found) -> Result<(), VolumeError>;
 
 /// The labels of media, in either letter case, lowest precedence first.
-const KINDS: [(&str, Reader); 3] =
-    [("CIDATA", documents_of_cidata), ("config-2", documents_of_config_drive), ("INGOT", documents_of_ingot)];
+const KINDS: [(SourceKind, &str, Reader); 3] = [
+    (SourceKind::Cidata, "CIDATA", documents_of_cidata),
+    (SourceKind::ConfigDrive, "config-2", documents_of_config_drive),
+    (SourceKind::Ingot, "INGOT", documents_of_ingot),
+];
 
 /// Looks at all media.
 pub fn look(surroundings: &Surroundings<'_>, found: &mut Found) {
-    for (label, read) in KINDS {
-        found.absorb(look_at_kind(surroundings.media, surroundings.machine, label, read));
+    for (kind, label, read) in KINDS {
+        found.absorb(look_at_kind(surroundings.media, surroundings.machine, (kind, label), read));
     }
-}
-
-/// Whether a document with this name is from a medium.
-pub fn is_label_of(document: &str) -> bool {
-    let label = document.split_once(':').map_or("", |(label, _)| label);
-    KINDS.iter().any(|(known, _)| known.eq_ignore_ascii_case(label))
 }
 
 /// Looks at the media with one label. Two that say the same are as good as one; of two that differ nobody knows which
 /// is meant, so neither counts until one is pulled out.
-fn look_at_kind(media: &dyn Media, machine: &Machine, label: &str, read: Reader) -> Found {
+fn look_at_kind(media: &dyn Media, machine: &Machine, (source, label): (SourceKind, &str), read: Reader) -> Found {
     let mut kind = Found::default();
     let mut differ = false;
     for medium in media.labelled(&[label]) {
@@ -68,13 +65,13 @@ fn look_at_kind(media: &dyn Media, machine: &Machine, label: &str, read: Reader)
                     (kind.documents, kind.signatures, kind.notes) = (one.documents, one.signatures, one.notes);
                 }
             }
-            Err(error) => kind.unreadable.push(format!("{medium}: {error}")),
+            Err(error) => kind.is_broken(source, format!("{medium}: {error}")),
         }
     }
     if differ {
         let media = kind.media.join(" and ");
-        kind.unreadable.push(format!("{media} have the same label and differ; pull out all but one"));
-        return Found { unreadable: kind.unreadable, ..Found::default() };
+        kind.is_broken(source, format!("{media} have the same label and differ; pull out all but one"));
+        return Found { unreadable: kind.unreadable, broken: kind.broken, ..Found::default() };
     }
     kind
 }
@@ -166,6 +163,8 @@ mod tests {
     use super::super::tests::Directories;
     use super::*;
 
+    const INGOT: (SourceKind, &str) = (SourceKind::Ingot, "INGOT");
+
     fn found(files: &[(&str, &str)], read: Reader) -> Found {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -220,13 +219,14 @@ mod tests {
         media.add("INGOT", "/dev/sdb1", &[("node.toml", "version = 1")]);
         media.add("ingot", "/dev/sdc", &[("node.toml", "version = 1")]);
         media.add("INGOT", "/dev/sdd1", &[("README", "x")]);
-        let look = || look_at_kind(&media, &Machine::default(), "INGOT", documents_of_ingot);
+        let look = || look_at_kind(&media, &Machine::default(), INGOT, documents_of_ingot);
         let found = look();
         assert_eq!((found.documents.len(), found.media.join(", ")), (1, "INGOT (/dev/sdb1), ingot (/dev/sdc)".into()));
         assert_eq!(found.unreadable, ["INGOT (/dev/sdd1): it holds no configuration for this machine"]);
+        assert!(found.broken.is_empty(), "one for other machines says nothing about this one");
         media.add("INGOT", "/dev/sde1", &[("node.toml", "version = 2")]);
         let found = look();
-        assert!(found.documents.is_empty() && found.media.is_empty());
+        assert!(found.documents.is_empty() && found.media.is_empty() && found.broken.contains(&SourceKind::Ingot));
         assert_eq!(
             found.unreadable[1],
             "INGOT (/dev/sdb1) and ingot (/dev/sdc) and INGOT (/dev/sde1) have the same label and differ; pull out all \
@@ -241,12 +241,12 @@ mod tests {
         let media = Directories::default();
         media.add("INGOT", "/dev/sdb1", &[("node.toml", "version = 1")]);
         media.add("INGOT", "/dev/sdc1", &[("CONFIG.KEY", "one")]);
-        let found = look_at_kind(&media, &Machine::default(), "INGOT", documents_of_ingot);
+        let found = look_at_kind(&media, &Machine::default(), INGOT, documents_of_ingot);
         assert_eq!((found.documents.len(), found.media.len(), found.unreadable.len()), (1, 1, 0));
         assert_eq!(found.config_keys, [Secret::new("one")]);
         media.remove("/dev/sdc1");
         media.add("INGOT", "/dev/sdc1", &[("node.toml", "version = 1"), ("config.key", "two")]);
-        let found = look_at_kind(&media, &Machine::default(), "INGOT", documents_of_ingot);
+        let found = look_at_kind(&media, &Machine::default(), INGOT, documents_of_ingot);
         assert_eq!(found.config_keys, [Secret::new("two")]);
     }
 
@@ -255,11 +255,11 @@ mod tests {
         let media = Directories::default();
         media.add("INGOT", "/dev/sdb1", &[("node.toml", "version = 1")]);
         media.breaks.set(2);
-        let found = look_at_kind(&media, &Machine::default(), "INGOT", breaking);
+        let found = look_at_kind(&media, &Machine::default(), INGOT, breaking);
         assert_eq!((found.documents.len(), found.unreadable.len()), (1, 0), "the third attempt worked");
         // The first document is there, the second breaks: neither counts.
         media.breaks.set(ATTEMPTS);
-        let found = look_at_kind(&media, &Machine::default(), "INGOT", breaking);
+        let found = look_at_kind(&media, &Machine::default(), INGOT, breaking);
         assert!(found.documents.is_empty() && found.media.is_empty());
         assert!(found.unreadable[0].starts_with("INGOT (/dev/sdb1): cannot read mem: "), "{:?}", found.unreadable);
     }
@@ -279,11 +279,12 @@ mod tests {
         media.add("INGOT", "/dev/sdb1", &[]);
         let file = media.path("/dev/sdb1").join("node.toml");
         std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
-        let found = look_at_kind(&media, &Machine::default(), "INGOT", documents_of_ingot);
+        let found = look_at_kind(&media, &Machine::default(), INGOT, documents_of_ingot);
         assert!(found.unreadable[0].contains("symbolic links and the like are refused"), "{:?}", found.unreadable);
         std::fs::remove_file(&file).unwrap();
         std::fs::File::create(&file).unwrap().set_len(100 << 20).unwrap();
-        let found = look_at_kind(&media, &Machine::default(), "INGOT", documents_of_ingot);
+        let found = look_at_kind(&media, &Machine::default(), INGOT, documents_of_ingot);
         assert!(found.unreadable[0].contains("node.toml is larger than 1 MiB"), "{:?}", found.unreadable);
+        assert!(found.broken.contains(&SourceKind::Ingot));
     }
 }

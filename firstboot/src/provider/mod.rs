@@ -16,7 +16,7 @@
 //! | 9 | a volume labelled `INGOT`: `node.toml`, then this machine's files | `INGOT:` |
 //!
 //! What a person can take into the hand wins over what the network says. A look never waits for a medium; the caller
-//! looks again.
+//! looks again. Media are looked at last, after whatever the network took.
 
 mod config_drive;
 mod config_url;
@@ -27,19 +27,19 @@ mod firmware;
 mod medium;
 mod nocloud;
 mod results;
+mod settling;
 mod signed;
 #[cfg(test)]
 pub(crate) mod tests;
 mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use crate::config::{Document, Format, Machine, Secret, seal_of};
+use crate::config::{Document, Format, Machine, Secret, SourceKind, seal_of};
 use crate::host::Host;
 use crate::stage1::cmdline::split;
 
-pub use config_drive::vendor_data;
 pub use devices::{BlockDevices, Labelled, Media};
 pub use fetch::Fetcher;
 pub use results::{DIRECTORY as RESULTS_DIRECTORY, ResultsDirectory, StickError, WriteResults, write_results};
@@ -76,8 +76,10 @@ pub struct Found {
     pub config_keys: Vec<Secret>,
     /// Where they are from, for people: `INGOT (/dev/sdb1)`.
     pub media: Vec<String>,
-    /// Sources that are there but cannot be read, and why.
+    /// Sources that are there but cannot be read or are not for this machine, and why.
     pub unreadable: Vec<String>,
+    /// The kinds of sources of which nobody knows what they say: there, but broken, or two that differ.
+    pub broken: BTreeSet<SourceKind>,
     /// Sources that must be there and have not answered yet, and why.
     pub pending: Vec<String>,
     /// What a person should know.
@@ -85,11 +87,6 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether a volume that somebody has plugged in says something; a credential or a server does not count.
-    pub fn is_on_media(&self) -> bool {
-        self.documents.iter().any(|document| medium::is_label_of(&document.name))
-    }
-
     /// Adds what was found elsewhere, with a higher precedence.
     pub fn absorb(&mut self, other: Found) {
         self.documents.extend(other.documents);
@@ -97,8 +94,15 @@ impl Found {
         self.config_keys.extend(other.config_keys);
         self.media.extend(other.media);
         self.unreadable.extend(other.unreadable);
+        self.broken.extend(other.broken);
         self.pending.extend(other.pending);
         self.notes.extend(other.notes);
+    }
+
+    /// Adds a source that is there and cannot be read.
+    pub fn is_broken(&mut self, kind: SourceKind, why: String) {
+        self.broken.insert(kind);
+        self.unreadable.push(why);
     }
 }
 
@@ -110,6 +114,11 @@ pub trait Sources {
     /// Looks once at the media alone: what somebody may have put into a sealed node.
     fn look_at_media(&self, machine: &Machine) -> Found {
         self.look(machine)
+    }
+
+    /// Whether every medium that is plugged in can be expected to have been seen.
+    fn are_settled(&self) -> bool {
+        true
     }
 }
 
@@ -176,6 +185,7 @@ impl<'a> NodeSources<'a> {
 impl Sources for NodeSources<'_> {
     fn look(&self, machine: &Machine) -> Found {
         self.prepared.get_or_init(|| firmware::load_module(self.host));
+        self.fetcher.begin_look(self.host);
         let surroundings = self.surroundings(machine);
         let mut found = Found::default();
         for look in PROVIDERS {
@@ -188,6 +198,10 @@ impl Sources for NodeSources<'_> {
         let mut found = Found::default();
         medium::look(&self.surroundings(machine), &mut found);
         found
+    }
+
+    fn are_settled(&self) -> bool {
+        self.media.are_settled()
     }
 }
 

@@ -8,8 +8,8 @@
 
 use super::fetch::{Failed, fetch};
 use super::firmware::{field, substitute};
-use super::{Found, SIGNATURE, Surroundings, signature_of_url};
-use crate::config::{Document, Format, MAXIMUM_DOCUMENT_BYTES};
+use super::{Found, SIGNATURE, Surroundings};
+use crate::config::{Document, Format, MAXIMUM_DOCUMENT_BYTES, SourceKind};
 use crate::http::shown;
 
 /// The directories that cloud-init knows; the later wins.
@@ -116,10 +116,16 @@ fn look_at_seed(surroundings: &Surroundings<'_>, provider: &str, seed: &Seed, fo
                 own.pending.push(format!("{provider}:{path}: there is no user-data, meta-data or node.toml"));
             }
         } else {
-            own.unreadable.push(format!("{provider}:{}: only http, https and file are supported", shown(&address)));
+            let why = format!("{provider}:{}: only http, https and file are supported", shown(&address));
+            own.is_broken(kind_of(provider), why);
         }
     }
-    if let Some(document) = seed.meta_data(provider) {
+    let document = seed.meta_data(provider);
+    if document.is_some() && surroundings.signed {
+        own.notes.push(format!(
+            "{provider}:ds=nocloud: h and i are left out: the role asks for signatures, and they have none"
+        ));
+    } else if let Some(document) = document {
         // Over what the seed's meta-data says, below its user-data.
         let weaker = |document: &Document| matches!(document.format, Format::VendorData | Format::MetaData);
         let place = own.documents.iter().take_while(|document| weaker(document)).count();
@@ -129,6 +135,10 @@ fn look_at_seed(surroundings: &Surroundings<'_>, provider: &str, seed: &Seed, fo
         }
     }
     found.absorb(own);
+}
+
+fn kind_of(provider: &str) -> SourceKind {
+    SourceKind::of_source(provider).unwrap_or(SourceKind::SeedDirectory)
 }
 
 fn file_of(base: &str, file: &str) -> String {
@@ -144,12 +154,17 @@ fn fetch_seed(surroundings: &Surroundings<'_>, provider: &str, base: &str) -> Re
     for (file, format) in FILES {
         let url = file_of(base, file);
         let Some(bytes) = fetch(surroundings.host, &url)? else { continue };
-        let document = Document { name: format!("{provider}:{}", shown(&url)), format, bytes };
+        // The file may be a part of the query, which is not shown; each document has a name of its own all the same.
+        let mut name = format!("{provider}:{}", shown(&url));
+        if !name.ends_with(&format!("/{file}")) {
+            name.push_str(&format!("/{file}"));
+        }
+        let document = Document { name, format, bytes };
         if says_nothing(&document) {
             continue;
         }
         if surroundings.signed {
-            let signature = fetch(surroundings.host, &signature_of_url(&url))?;
+            let signature = fetch(surroundings.host, &file_of(base, &format!("{file}{SIGNATURE}")))?;
             fetched.signatures.extend(signature.map(|signature| (document.name.clone(), signature)));
         }
         fetched.documents.push(document);
@@ -181,7 +196,7 @@ fn directory_seed(surroundings: &Surroundings<'_>, provider: &str, directory: &s
                     found.signatures.insert(name, signature);
                 }
             }
-            Err(error) => found.unreadable.push(format!("{name}: {error}")),
+            Err(error) => found.is_broken(kind_of(provider), format!("{name}: {error}")),
         }
     }
     if !found.documents.is_empty() {
@@ -268,6 +283,33 @@ mod tests {
         let found = look_with(&host, look_at_command_line);
         assert!(found.pending[0].starts_with("command-line:https://h/empty: "), "{found:?}");
         assert_eq!(host.state().requests.len(), 1, "nothing answers, so the rest is not asked for");
+    }
+
+    #[test]
+    fn a_role_that_asks_for_signatures_takes_seeds_of_every_form() {
+        use super::super::keep_signed;
+        use super::super::test_keys::TestKey;
+        let key = TestKey::new();
+        let sign = |file: &str, text: &str| {
+            String::from_utf8(key.sign(text.as_bytes(), &format!("timestamp:100\tfile:{file}\thashed"))).unwrap()
+        };
+        for (base, form) in [
+            ("http://h/?token=x&file=%s", "http://h/?token=x&file={}"),
+            ("http://h/a/%s?token=x", "http://h/a/{}?token=x"),
+            ("http://h/a/", "http://h/a/{}"),
+        ] {
+            let host = SimulatedHost::default();
+            host.put(super::super::ROLE_DEFAULTS, "[seal]\nrequire_signed = true\n");
+            host.put("/sys/class/dmi/id/product_serial", &format!("SN1 ds=nocloud;s={base};h=n1;i=2"));
+            for (file, text) in [("user-data", "#cloud-config\nhostname: a\n"), ("meta-data", "instance-id: i\n")] {
+                answers(&host, &form.replace("{}", file), text);
+                answers(&host, &form.replace("{}", &format!("{file}.minisig")), &sign(file, text));
+            }
+            let found = look_with(&host, look_at_serial);
+            assert!(found.notes.iter().any(|note| note.contains("h and i are left out")), "{base}: {found:?}");
+            let signed = keep_signed(&found, &[key.public()], 0, &|_| false);
+            assert_eq!((signed.documents.len(), signed.refused), (2, Vec::new()), "{base}");
+        }
     }
 
     #[test]

@@ -80,9 +80,14 @@ fn signed_at(document: &Document, signature: Option<&Vec<u8>>, keys: &[SiteKey])
     comment("timestamp:").and_then(|time| time.parse().ok()).ok_or_else(|| SignatureError::NoTime(name()))
 }
 
-/// The last part of a document's name.
+/// The last part of a document's name. Queries are not shown in names; where the file is only known behind one, the name
+/// has it there.
 fn file_name(name: &str) -> &str {
-    let path = name.split(['?', '#']).next().unwrap_or(name);
+    let path = match name.split_once(['?', '#']) {
+        Some((_, query)) if query.contains('/') => query,
+        Some((path, _)) => path,
+        None => name,
+    };
     path.rsplit(['/', ':']).next().unwrap_or(path)
 }
 
@@ -97,13 +102,13 @@ pub struct Signed {
     pub refused: Vec<(String, SignatureError)>,
 }
 
-/// Keeps the sources whose documents are all signed by one of the keys after `newest`, or are `known` word for word: one
+/// Keeps the sources whose documents are all signed by one of the keys after `newest`, or are `known` to have been accepted word for word: one
 /// bad document refuses all of its source, because half a configuration would be another one.
-pub fn keep_signed(found: &Found, keys: &[SiteKey], newest: u64, known: &[Document]) -> Signed {
+pub fn keep_signed(found: &Found, keys: &[SiteKey], newest: u64, known: &dyn Fn(&Document) -> bool) -> Signed {
     let mut signed = Signed::default();
     let source = |document: &Document| document.name.split_once(':').map_or("", |(source, _)| source).to_owned();
     let mut refused = BTreeMap::new();
-    for document in found.documents.iter().filter(|document| !known.contains(document)) {
+    for document in found.documents.iter().filter(|document| !known(document)) {
         let result = match signed_at(document, found.signatures.get(&document.name), keys) {
             Ok(time) if time <= newest => Err(SignatureError::Old { document: document.name.clone(), time, newest }),
             result => result,
@@ -195,7 +200,7 @@ mod tests {
     }
 
     fn refusal(found: &Found, keys: &[SiteKey], newest: u64) -> String {
-        let signed = keep_signed(found, keys, newest, &[]);
+        let signed = keep_signed(found, keys, newest, &|_| false);
         assert!(signed.documents.is_empty());
         signed.refused[0].1.to_string()
     }
@@ -204,7 +209,7 @@ mod tests {
     fn a_good_signature_is_by_any_of_the_keys() {
         let (key, other) = (TestKey::new(), TestKey::new());
         let found = key.sign_all(found(&["INGOT:node.toml", "INGOT:ab.toml"]), 100);
-        let signed = keep_signed(&found, &[other.public(), key.public()], 99, &[]);
+        let signed = keep_signed(&found, &[other.public(), key.public()], 99, &|_| false);
         assert_eq!((signed.documents.len(), signed.newest, signed.refused.len()), (2, 100, 0));
         assert_eq!(newest_signature(&found, &[key.public()]), 100);
         assert_eq!(newest_signature(&found, &[other.public()]), 0);
@@ -246,7 +251,7 @@ mod tests {
         for newest in [100, 101] {
             assert!(refusal(&found, &[key.public()], newest).contains("sign it anew"));
         }
-        let signed = keep_signed(&found, &[key.public()], 100, &found.documents);
+        let signed = keep_signed(&found, &[key.public()], 100, &|document| found.documents.contains(document));
         assert_eq!((signed.documents.len(), signed.newest), (1, 0));
     }
 
@@ -255,7 +260,7 @@ mod tests {
         let key = TestKey::new();
         let mut found = key.sign_all(found(&["CIDATA:user-data", "INGOT:node.toml", "INGOT:ab.toml"]), 100);
         found.signatures.remove("INGOT:ab.toml");
-        let signed = keep_signed(&found, &[key.public()], 0, &[]);
+        let signed = keep_signed(&found, &[key.public()], 0, &|_| false);
         assert_eq!(signed.documents.iter().map(|document| &*document.name).collect::<Vec<_>>(), ["CIDATA:user-data"]);
         assert_eq!(signed.refused[0].0, "INGOT");
     }
@@ -280,13 +285,14 @@ mod tests {
         let public = String::from_utf8(read("site.pub")).unwrap();
         let key: SiteKey = public.lines().nth(1).unwrap().parse().unwrap();
         let signatures = [("INGOT:node.toml".to_owned(), read("node.toml.minisig"))].into();
-        let signed = keep_signed(&Found { signatures, ..found }, &[key], 1_700_000_000, &[]);
+        let signed = keep_signed(&Found { signatures, ..found }, &[key], 1_700_000_000, &|_| false);
         assert!(signed.refused.is_empty() && signed.newest > 1_700_000_000, "{signed:?}");
     }
 
     #[test]
     fn names_end_behind_slashes_and_before_queries() {
         assert_eq!(file_name("ingot.config:http://h:1/a/node.toml?..."), "node.toml");
+        assert_eq!(file_name("smbios:http://h:1/a/?.../user-data"), "user-data");
         assert_eq!(file_name("INGOT:52-54-00-00-00-01.toml"), "52-54-00-00-00-01.toml");
     }
 

@@ -8,14 +8,17 @@
 //! nothing. So a failure, a changed medium and a power cut are the same case: the next attempt. Nothing is ever
 //! given up; every wait is visible in the status.
 
+mod accepted;
 mod commands;
 mod config_keys;
 mod hardware;
+mod layers;
 mod leave;
 mod network;
 mod obtain;
 mod offer;
 mod power;
+mod seal;
 mod sealed;
 #[cfg(test)]
 mod tests;
@@ -23,13 +26,14 @@ mod time;
 
 pub use leave::{LeaveError, leave};
 pub use offer::serve;
+pub use seal::{Closing, Open};
 pub use sealed::{look_at_plugged_medium, unseal};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock::{ImageFacts, image_facts};
-use crate::config::{Document, Loaded, Machine};
+use crate::config::{Document, Loaded, Machine, SourceKind};
 use crate::host::{Host, HostError};
 use crate::join::engine::Request;
 use crate::join::gate::first_closed;
@@ -51,6 +55,9 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 const MEMBERSHIP_SECONDS: u64 = 60;
 /// The window, for each machine of the site, over which first attempts are spread: 50 a minute.
 pub(crate) const SPLAY_PER_MACHINE: Duration = Duration::from_millis(1200);
+
+/// What the journal calls the driver of a node that joins nothing.
+const NO_DRIVER: &str = "none";
 
 /// Units that an unconfigured node holds back have a condition on this file.
 const CONFIGURED: &str = "/var/lib/ingot/configured";
@@ -93,6 +100,8 @@ impl From<HostError> for Failure {
 pub struct Arrived {
     /// The driver of its cluster; `None` for a role that joins nothing.
     pub driver: Option<Box<dyn Driver>>,
+    /// What is still to be sealed, where something keeps the seal open.
+    pub open: Option<Open>,
 }
 
 /// The service.
@@ -109,6 +118,8 @@ pub struct Service<'a> {
     current: Vec<Document>,
     /// The identity of the image that runs.
     image: String,
+    /// Why the present configuration may not be what is meant, so that it is not sealed.
+    unsure: Vec<String>,
     backoff: Backoff,
     /// What is known of the clock.
     clock: time::Knowledge,
@@ -133,6 +144,7 @@ impl<'a> Service<'a> {
             said_unsigned: Vec::new(),
             current: Vec::new(),
             image: String::new(),
+            unsure: Vec::new(),
             backoff: Backoff::default(),
             clock: time::Knowledge::default(),
             waiting_since: BTreeMap::new(),
@@ -184,7 +196,8 @@ impl<'a> Service<'a> {
             loaded.warnings.iter().for_each(|warning| self.report.note(&format!("warning: {warning}")));
             loaded.notes.iter().for_each(|note| self.report.note(&note.to_string()));
         }
-        let inputs = configuration_inputs(&self.current);
+        self.finish_leaving(&loaded, &machine, &mut journal)?;
+        let inputs = membership_inputs(&self.current, &loaded);
         if journal.has_left(&inputs) {
             // What makes it a member again may come on a stick.
             sealed::let_usb_be(self.host)?;
@@ -255,7 +268,7 @@ impl<'a> Service<'a> {
         };
         let result = self.join_with(driver.as_deref(), plan, loaded, machine, journal);
         match (result, driver) {
-            (Ok(()), driver) => Ok(Arrived { driver }),
+            (Ok(open), driver) => Ok(Arrived { driver, open }),
             (Err(failure), Some(driver)) => Err(Failure { text: scrub(&failure.text, &driver.secrets()), ..failure }),
             (Err(failure), None) => Err(failure),
         }
@@ -268,7 +281,15 @@ impl<'a> Service<'a> {
         loaded: &Loaded,
         machine: &Machine,
         journal: &mut Journal<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Open>, Failure> {
+        let new = driver.map_or(NO_DRIVER, Driver::name);
+        if let Some((member, _)) = journal.joined().filter(|(member, _)| *member != NO_DRIVER && *member != new) {
+            let text = format!(
+                "this node is a member by {member}, and its configuration now says {new}; go back to the configuration or \
+                 the image that it joined with and say `firstboot leave` there"
+            );
+            return Err(Failure::new(Code::JoinFailed, text));
+        }
         for file in driver.map_or_else(|| Ok(Vec::new()), Driver::render)? {
             self.write_rendered(&file)?;
         }
@@ -287,19 +308,19 @@ impl<'a> Service<'a> {
             self.report.report(Code::ImagesLoaded, &plan.engine_steps.iter().map(Step::describe).collect::<String>());
         }
         let Some(driver) = driver else {
-            seal(journal, "none", "")?;
-            self.block_usb(loaded.config.seal.block_usb)?;
-            self.report.report(Code::ReadyNoJoin, "everything is applied");
-            return self.power(loaded.config.power, journal);
+            let goal = (Code::ReadyNoJoin, "everything is applied");
+            let open = self.seal((NO_DRIVER, ""), goal, loaded, machine, journal)?;
+            self.power(loaded.config.power, journal)?;
+            return Ok(open);
         };
         let membership = match driver.probe(self.host)? {
             Some(membership) => membership,
             None => self.become_member(driver, plan, loaded, machine, journal)?,
         };
-        seal(journal, driver.name(), &membership.identity)?;
-        self.block_usb(loaded.config.seal.block_usb)?;
-        self.report.report(Code::Joined, &membership.text);
-        self.power(loaded.config.power, journal)
+        let member = (driver.name(), membership.identity.as_str());
+        let open = self.seal(member, (Code::Joined, &membership.text), loaded, machine, journal)?;
+        self.power(loaded.config.power, journal)?;
+        Ok(open)
     }
 
     /// Writes a file of the join; one that has its content already is left alone, so that a node that starts again
@@ -360,17 +381,13 @@ impl<'a> Service<'a> {
     }
 }
 
-/// What a configuration is known by: all documents that it is made of.
-fn configuration_inputs(documents: &[Document]) -> Inputs {
-    Inputs::of(documents.iter().flat_map(|document| [document.name.as_bytes(), &document.bytes[..]]))
-}
-
-/// From now on the configuration is the one that was applied, whatever medium is plugged in.
-fn seal(journal: &mut Journal<'_>, driver: &str, node: &str) -> Result<(), JournalError> {
-    if journal.is_sealed() && journal.joined() == Some((driver, node)) {
-        return Ok(());
-    }
-    journal.record(Event::Joined { driver: driver.to_owned(), node: node.to_owned() })
+/// What a membership is known by: what the documents outside the image say about the join, and what somebody has
+/// plugged in. Neither a newer image nor a server that says something else about the time zone makes it another one.
+fn membership_inputs(documents: &[Document], loaded: &Loaded) -> Inputs {
+    let plugged =
+        documents.iter().filter(|document| SourceKind::of_document(&document.name).is_some_and(SourceKind::is_medium));
+    let plugged = plugged.flat_map(|document| [document.name.as_bytes(), &document.bytes[..]]);
+    Inputs::of(std::iter::once(&loaded.join_hash[..]).chain(plugged))
 }
 
 /// The moment of the first attempt within the window: a fixed one for each node, so that a fleet that is switched on

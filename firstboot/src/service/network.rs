@@ -119,7 +119,7 @@ impl Service<'_> {
             if look + 1 == SECONDS_ALONE * LOOKS && !needed && (networks.is_empty() || self.carriers()?.is_empty()) {
                 break;
             }
-            if look % (MEDIA_SECONDS * LOOKS) == MEDIA_SECONDS * LOOKS - 1 && !sealed && self.medium_changed(machine) {
+            if look % (MEDIA_SECONDS * LOOKS) == MEDIA_SECONDS * LOOKS - 1 && !sealed && self.sources_changed(machine) {
                 return Ok(Outcome::Changed);
             }
         }
@@ -177,17 +177,11 @@ impl Service<'_> {
         let before = self.carriers()?;
         for _ in 0..seconds {
             self.host.sleep(Duration::from_secs(1));
-            if self.medium_changed(machine) || self.carriers()? != before {
+            if self.sources_changed(machine) || self.carriers()? != before {
                 break;
             }
         }
         Ok(())
-    }
-
-    /// True where a medium is there that says something else than the present configuration.
-    fn medium_changed(&self, machine: &Machine) -> bool {
-        let found = self.sources.look(machine);
-        !found.documents.is_empty() && !self.current.ends_with(&found.documents)
     }
 
     /// The interfaces of the machine with something at the other end of the cable.

@@ -4,8 +4,9 @@
 //! signed is ignored and named, once for each medium; what a site key has signed, later than what the node has, takes
 //! the place of its whole configuration. Somebody who is root on the node can lift the seal.
 
+use super::accepted::Accepted;
 use super::config_keys::ConfigKeys;
-use super::obtain::{KEPT, Kept};
+use super::obtain::{KEPT, Kept, MAXIMUM_KEPT_BYTES, moves};
 use super::{CONFIGURED, Failure, Service};
 use crate::config::{Document, Machine, Opener, load_with, seal_of};
 use crate::host::{Host, HostError};
@@ -53,7 +54,10 @@ impl Service<'_> {
         let present: Vec<Document> = role.iter().chain(&kept.documents).cloned().collect();
         let loaded = load_with(&present, machine, Opener::Node(keys.as_slice()));
         let seal = loaded.as_ref().map_or_else(|_| seal_of(&present).unwrap_or_default(), |is| is.config.seal.clone());
-        let signed = keep_signed(&found, &seal.site_keys, kept.newest_signature, &kept.documents);
+        let accepted = Accepted::read(self.host)?;
+        let newest = kept.newest_signature.max(accepted.newest);
+        let known = |document: &Document| kept.documents.contains(document);
+        let signed = keep_signed(&found, &seal.site_keys, newest, &known);
         for (source, error) in &signed.refused {
             let media = found.media.iter().filter(|medium| medium.starts_with(source)).cloned().collect::<Vec<_>>();
             self.name_once(&media.join(", "), &error.to_string());
@@ -69,6 +73,11 @@ impl Service<'_> {
                 return Ok(kept);
             }
         };
+        let member = loaded.as_ref().ok().and_then(|present| present.config.join.as_ref());
+        if let Some(error) = moves(member, &new, &found.media) {
+            self.refuse(&error);
+            return Ok(kept);
+        }
         if loaded.is_ok_and(|present| present.config.join != new.config.join) {
             self.report.note("warning: the new configuration joins otherwise; the node stays in the cluster it is in");
         }
@@ -142,17 +151,22 @@ pub(super) fn let_usb_be(host: &dyn Host) -> Result<(), HostError> {
 
 /// Lifts the seal: the next look at the sources counts, as on the first boot. With `forget` the configuration that was
 /// kept is removed too, so that the node waits for a new one and has no network until then; what it has joined it stays
-/// in.
+/// in. What was signed before the newest configuration that it had stays refused. A node that has left joins again with
+/// what it has.
 ///
 /// # Errors
 /// The journal or the files cannot be written.
 pub fn unseal(host: &dyn Host, report: &dyn Report, forget: bool) -> Result<(), JournalError> {
     let mut journal = Journal::open(host)?;
-    if journal.is_sealed() {
+    if journal.is_sealed() || journal.is_out() {
         journal.record(Event::Unsealed)?;
     }
     let_usb_be(host)?;
     if forget {
+        let kept = host.read(KEPT, MAXIMUM_KEPT_BYTES)?.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        if let Some(kept) = kept {
+            Accepted::note(host, kept.newest_signature, &kept.documents)?;
+        }
         host.remove(KEPT)?;
         host.remove(CONFIGURED)?;
     }

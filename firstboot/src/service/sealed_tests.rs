@@ -241,3 +241,91 @@ fn a_node_that_has_left_is_not_sealed_but_takes_nothing_unsigned_where_the_role_
     assert_eq!(host.disk().joined, 2);
     assert!(Journal::says_sealed(&host).unwrap() && host.exists(USB_BLOCK));
 }
+
+#[test]
+fn a_signed_configuration_that_would_move_the_node_is_refused_with_what_to_do() {
+    let key = TestKey::new();
+    let elsewhere = |join: &str| {
+        medium(&format!("version = 1\nhostname = \"n2\"\n{}\n[join]\n{join}\nsecret = \"{SECRET}\"\n", seal(&key, "")))
+    };
+    let host = machine();
+    run(&host, vec![config("n1", &seal(&key, ""))]);
+    for (join, why) in [
+        ("driver = \"k3s\"\nrole = \"agent\"\nservers = [\"10.77.0.10\"]", "joins by k3s and not by docker-swarm"),
+        ("driver = \"docker-swarm\"\nrole = \"manager\"", "makes it manager and not worker"),
+        ("driver = \"docker-swarm\"\nrole = \"worker\"\nmanagers = [\"10.9.9.9\"]", "none of the servers"),
+    ] {
+        host.reboot();
+        let heard = run(&host, vec![key.sign_all(elsewhere(join), 200)]);
+        let text = heard.text(Code::ConfigInvalid);
+        assert!(text.contains(why) && text.contains("firstboot leave"), "{text}");
+        assert_eq!((name(&host).as_str(), heard.codes().last()), ("n1", Some(&500)), "{why}");
+        // Not with the seal lifted either.
+        unseal(&host, &Heard::default(), false).unwrap();
+        let heard = run(&host, vec![elsewhere(join), Found::default()]);
+        assert!(heard.text(Code::ConfigInvalid).contains(why));
+        assert_eq!((name(&host).as_str(), heard.codes().last(), host.disk().joined), ("n1", Some(&500), 1), "{why}");
+    }
+    assert!(!host.disk().files.keys().any(|path| path.contains("k3s")));
+    // After leaving it is free to go.
+    super::super::leave(&host, &Heard::default()).unwrap();
+    run(&host, vec![elsewhere("driver = \"docker-swarm\"\nrole = \"worker\"\nmanagers = [\"10.9.9.9\"]")]);
+    assert_eq!((name(&host).as_str(), host.disk().joined), ("n2", 2));
+}
+
+#[test]
+fn an_image_whose_role_says_another_driver_does_not_join_elsewhere() {
+    let host = machine();
+    run(&host, vec![config("n1", "")]);
+    host.reboot();
+    host.state().slept = std::time::Duration::from_hours(22);
+    // The stick said the driver; the new image's role cannot, so it takes a kept configuration without one.
+    let kept = host.text(KEPT);
+    let mut kept: Kept = serde_json::from_str(&kept).unwrap();
+    let text = String::from_utf8(kept.documents[0].bytes.clone()).unwrap();
+    kept.documents[0].bytes =
+        text.replace("driver = \"docker-swarm\"\n", "").replace("managers", "servers").into_bytes();
+    kept.documents[0].bytes =
+        String::from_utf8(kept.documents[0].bytes.clone()).unwrap().replace("\"worker\"", "\"agent\"").into_bytes();
+    host.put(KEPT, &serde_json::to_string(&kept).unwrap());
+    host.put("/usr/lib/ingot/role.toml", "[join]\ndriver = \"k3s\"\n");
+    let (heard, sources) = (Heard::default(), Media(Mutex::new(vec![Found::default()])));
+    let mut service = Service::new(&host, &heard, &sources);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| service.run())).is_err());
+    let text = heard.text(Code::JoinFailed);
+    assert!(
+        text.contains("a member by docker-swarm, and its configuration now says k3s"),
+        "{text} {:?}",
+        heard.codes()
+    );
+    assert!(!host.disk().files.keys().any(|path| path.starts_with("/etc/rancher")));
+}
+
+#[test]
+fn what_was_accepted_outlives_the_configuration() {
+    let key = TestKey::new();
+    let newest = key.sign_all(config("n2", ""), 200);
+    for forget in [true, false] {
+        let host = machine();
+        host.put("/usr/lib/ingot/role.toml", &seal(&key, "require_signed = true\n"));
+        run(&host, vec![newest.clone()]);
+        if !forget {
+            host.put(KEPT, "{damaged");
+        }
+        unseal(&host, &Heard::default(), forget).unwrap();
+        host.reboot();
+        host.state().slept = std::time::Duration::from_hours(22);
+        let (heard, sources) = (Heard::default(), Media(Mutex::new(vec![key.sign_all(config("n1", ""), 100)])));
+        let mut service = Service::new(&host, &heard, &sources);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| service.run()));
+        assert!(
+            result.is_err() && heard.text(Code::SignatureRefused).contains("not after the 200"),
+            "{:?}",
+            heard.codes()
+        );
+        // The stick that it had can be read again.
+        host.state().slept = std::time::Duration::ZERO;
+        run(&host, vec![newest.clone()]);
+        assert_eq!((name(&host).as_str(), host.disk().joined), ("n2", 1));
+    }
+}

@@ -59,7 +59,7 @@ pub fn medium(text: &str) -> Found {
     Found { documents: vec![document], media: vec!["INGOT (/dev/sdb1)".into()], ..Found::default() }
 }
 
-fn stick(role: &str) -> Found {
+pub fn stick(role: &str) -> Found {
     medium(&format!(
         "version = 1\nhostname = \"n1\"\ntimezone = \"UTC\"\nntp = [\"10.77.0.1\"]\n[ssh]\nauthorized_keys = []\n\
          [[network]]\nmatch = {{ name = \"en*\" }}\naddresses = [\"10.77.0.11/24\"]\n\
@@ -413,7 +413,7 @@ fn follows_the_files(disk: &Disk) -> Vec<InterfaceAddress> {
     }
 }
 
-fn cabled() -> SimulatedHost {
+pub fn cabled() -> SimulatedHost {
     let host = machine();
     host.state().network = Some(follows_the_files);
     let mac = "52:54:00:00:00:01".parse().ok();

@@ -252,6 +252,19 @@ pub fn inflate(bytes: &[u8], limit: usize) -> Result<Vec<u8>, String> {
     Ok(inflated)
 }
 
+/// True for what [`unpack`] takes for a user-data, be it to refuse it with its reason; a `node.toml` is none.
+pub fn is_user_data(bytes: &[u8]) -> bool {
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return true;
+    }
+    let text = String::from_utf8_lossy(bytes.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(bytes));
+    let first = text.lines().next().unwrap_or_default().trim_end();
+    let mark = first.split_ascii_whitespace().next().unwrap_or_default();
+    let template = mark == "##" && first.trim_start_matches('#').trim_start().starts_with("template:");
+    let marked = matches!(mark, "#ingot-config" | "#cloud-config" | "#cloud-config-archive");
+    marked || template || declared_by(mark).is_some() || is_message(&text) || base64_document(&text).is_some()
+}
+
 /// The content type that cloud-init takes a first word for.
 fn declared_by(mark: &str) -> Option<&'static str> {
     Some(match mark {

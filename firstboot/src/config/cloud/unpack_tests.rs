@@ -163,3 +163,31 @@ proptest::proptest! {
         proptest::prop_assert_eq!(parts.is_none(), !findings.errors.is_empty());
     }
 }
+
+#[test]
+fn a_user_data_is_told_from_a_node_toml_in_all_its_forms() {
+    use std::io::Write as _;
+    let cloud = "#cloud-config\nhostname: a\n";
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(cloud.as_bytes()).unwrap();
+    let mime = "MIME-Version: 1.0\nContent-Type: text/cloud-config\n\n#cloud-config\n";
+    let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, cloud);
+    for bytes in [
+        cloud.as_bytes(),
+        b"#ingot-config\nversion = 1\n",
+        mime.as_bytes(),
+        &gzip.finish().unwrap(),
+        base64.as_bytes(),
+        format!("\u{feff}{cloud}").as_bytes(),
+        b"## template: jinja\n#cloud-config\n",
+        b"#!/bin/sh\n",
+        b"#cloud-config-archive\n- a\n",
+    ] {
+        assert!(is_user_data(bytes), "{}", String::from_utf8_lossy(bytes));
+    }
+    for toml in
+        ["version = 1\n", "# a comment: of a person\nversion = 1\n", "", "\u{feff}version = 1\n", crate::config::SAMPLE]
+    {
+        assert!(!is_user_data(toml.as_bytes()), "{toml}");
+    }
+}

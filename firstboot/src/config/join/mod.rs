@@ -13,6 +13,7 @@ mod k3s;
 mod kubeadm;
 mod labels;
 mod nfs;
+mod place;
 #[cfg(test)]
 mod tests;
 mod values;

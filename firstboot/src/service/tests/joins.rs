@@ -453,3 +453,73 @@ fn a_gluster_server_with_a_brick_does_not_leave_and_nobody_leaves_nothing() {
     let error = leave(&machine(), &Heard::default()).unwrap_err();
     assert!(matches!(error, LeaveError::NoCluster), "{error}");
 }
+
+/// What the service says of a node that may have left, and how often it has joined by then.
+fn after_leaving(host: &SimulatedHost, found: Found) -> (Vec<u16>, u32) {
+    host.reboot();
+    host.state().slept = Duration::from_hours(22);
+    let heard = Heard::default();
+    let media = Media(Mutex::new(vec![found]));
+    let _ = catch_unwind(AssertUnwindSafe(|| Service::new(host, &heard, &media).run()));
+    host.state().slept = Duration::ZERO;
+    (heard.codes(), host.disk().joined)
+}
+
+#[test]
+fn a_node_that_has_left_does_not_come_back_by_itself() {
+    let url = |more: &str| {
+        let text = format!("version = 1\n{more}");
+        let document = crate::config::Document {
+            name: "ingot.config:http://h/x".into(),
+            format: crate::config::Format::NodeToml,
+            bytes: text.into_bytes(),
+        };
+        Found { documents: vec![document], media: vec!["ingot.config:http://h/x".into()], ..Found::default() }
+    };
+    let mut both = url("timezone = \"UTC\"\n");
+    both.absorb(stick("worker"));
+    let host = machine();
+    run(&host, vec![both.clone()]);
+    leave(&host, &Heard::default()).unwrap();
+    let out = (vec![100, 520], 1);
+    // The stick is out, the server says something else about the time zone, the image is another one.
+    assert_eq!(after_leaving(&host, url("timezone = \"UTC\"\n")), out);
+    assert_eq!(after_leaving(&host, url("timezone = \"Europe/Berlin\"\n")), out);
+    host.put("/usr/lib/ingot/role.toml", "ntp = [\"10.0.0.1\"]\n[join]\nrendezvous_port = 7391\n");
+    assert_eq!(after_leaving(&host, both.clone()), out);
+    assert_eq!(after_leaving(&host, Found::default()), out);
+    // Root can say that it may.
+    unseal(&host, &Heard::default(), false).unwrap();
+    assert_eq!(run(&host, vec![both]).codes().last(), Some(&500));
+    assert_eq!(host.disk().joined, 2);
+}
+
+#[test]
+fn the_plug_is_pulled_while_a_node_leaves() {
+    let mut point = 0;
+    loop {
+        let host = machine();
+        run(&host, vec![stick("worker")]);
+        let now = host.points();
+        host.state().plug = Some(now + point);
+        let ended = match catch_unwind(AssertUnwindSafe(|| leave(&host, &Heard::default()))) {
+            Ok(result) => result.map(|()| true).unwrap(),
+            Err(_) => false,
+        };
+        host.state().plug = None;
+        let (codes, joined) = after_leaving(&host, stick("worker"));
+        assert_eq!(joined, 1, "point {point}: {codes:?}");
+        let left = host.disk().swarm != "active";
+        assert_eq!(
+            codes.contains(&520),
+            left,
+            "point {point}: it is out for good, or has not begun to leave: {codes:?}"
+        );
+        assert_eq!(codes.contains(&500), !left, "point {point}");
+        if ended {
+            assert!(left && point >= 6, "{point}");
+            break;
+        }
+        point += 1;
+    }
+}

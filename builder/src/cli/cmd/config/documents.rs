@@ -6,7 +6,6 @@ use std::path::Path;
 
 use ingot_firstboot::config::schema::RoleValue;
 use ingot_firstboot::config::{ConfigError, Document, Format, MAXIMUM_DOCUMENT_BYTES, Origin};
-use ingot_firstboot::provider::vendor_data;
 
 use crate::build::{Site, sets};
 use crate::cli::args::{ConfigFiles, Global};
@@ -38,17 +37,12 @@ impl Given {
         let mut whole = false;
         for file in &files.files {
             let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_ascii_lowercase();
-            let mut bytes = read(file)?;
+            let bytes = read(file)?;
             let format = match recognise(&name, &bytes) {
                 Some(format) => format,
                 None if whole => Format::PartToml,
                 None => Format::NodeToml,
             };
-            // A ConfigDrive has it in JSON.
-            if format == Format::VendorData && has_extension(&name, "json") {
-                let text = vendor_data(&bytes).map_err(|what| Failure::input(format!("{}: {what}", file.display())))?;
-                bytes = text.unwrap_or_default().into_bytes();
-            }
             whole = whole || format == Format::NodeToml;
             given.documents.push(Document { name: file.display().to_string(), format, bytes });
         }
@@ -119,6 +113,10 @@ fn recognise(name: &str, bytes: &[u8]) -> Option<Format> {
     if has_extension(name, "toml") {
         return None;
     }
+    // A ConfigDrive has it in JSON.
+    if has_extension(name, "json") && name.contains("vendor_data") {
+        return Some(Format::VendorDataJson);
+    }
     if let Some((_, format)) = NAMES.iter().find(|(known, _)| name.contains(known)) {
         return Some(*format);
     }
@@ -158,7 +156,7 @@ mod tests {
             ("my-user-data.yaml", "", Some(Format::UserData)),
             ("user_data", "", Some(Format::UserData)),
             ("vendor-data", "", Some(Format::VendorData)),
-            ("vendor_data.json", "", Some(Format::VendorData)),
+            ("vendor_data.json", "", Some(Format::VendorDataJson)),
             ("meta-data", "", Some(Format::MetaData)),
             ("meta_data.json", "", Some(Format::MetaData)),
             ("network-config", "", Some(Format::NetworkConfig)),

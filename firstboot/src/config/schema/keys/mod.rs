@@ -47,7 +47,7 @@ const SEAL: &[Key] = &[
         "seal.require_signed",
         Kind::Boolean,
         "true",
-        "Refuse unsigned configuration from the first boot on; counts in the role's defaults only.",
+        "Refuse unsigned configuration from the first boot on; only the role's defaults may say so.",
     )
     .default("`false`"),
     Key::new("seal.block_usb", Kind::Boolean, "true", "Block USB storage once the node has joined.").default("`false`"),
@@ -85,6 +85,13 @@ const REPORT: &[Key] = &[
         .default("`0`"),
     Key::new("write_back", Kind::Boolean, "false", "Write the result to the stick that the configuration came from.")
         .default("`true`"),
+    Key::new(
+        "media_wait",
+        Kind::Integer(0, 3600),
+        "20",
+        "How many seconds a late or broken source is waited for; only the role's defaults may say so.",
+    )
+    .default("`60`"),
 ];
 
 const MACHINE: &[Key] = &[
