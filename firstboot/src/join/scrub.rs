@@ -34,9 +34,12 @@ fn without_cluster_tokens(text: &str) -> String {
         let (before, found) = rest.split_at(start);
         clean.push_str(before);
         let swarm = found.starts_with("SWMTKN-");
-        let is_part = |c: char| match swarm {
-            true => c.is_ascii_alphanumeric() || c == '-',
-            false => !c.is_whitespace() && !"\"'`,;()[]{}<>=".contains(c),
+        let is_part = |c: char| {
+            if swarm {
+                c.is_ascii_alphanumeric() || c == '-'
+            } else {
+                !c.is_whitespace() && !"\"'`,;()[]{}<>=".contains(c)
+            }
         };
         let (token, after) = found.split_at(found.find(|c| !is_part(c)).unwrap_or(found.len()));
         if swarm && token.len() > 60 || !swarm && token.contains("::") {

@@ -154,7 +154,7 @@ pub enum Stick {
 }
 
 /// Another stick.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct OtherStick {
     /// The `node.toml` on it, with variables.
     pub config: Option<toml::Table>,
@@ -229,7 +229,7 @@ impl Written {
             return Err(KINDS.into());
         }
         let of_server = self.requests.is_some() || self.never.is_some();
-        let subject = match (self.guest, self.server) {
+        let subject = match (self.guest.take(), self.server.take()) {
             (Some(guest), None) if !of_server => guest,
             (None, Some(server)) if of_server => server,
             _ if of_server => return Err("a step with requests or never has a server, and no guest".into()),
