@@ -16,6 +16,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_CARRIER: u16 = 33;
 const IFLA_PERM_ADDRESS: u16 = 54;
+/// The flag of an interface that was brought up (netdevice(7)).
+const IFF_UP: u32 = 1;
 
 /// All interfaces in the directory `sysfs`, sorted by name. Where the kernel does not answer, sysfs alone must do: a node
 /// that did not know its own addresses would be another machine.
@@ -37,6 +39,7 @@ pub fn links(sysfs: &Path) -> Vec<Link> {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let text = |file: &str| std::fs::read_to_string(entry.path().join(file)).ok();
         let mac = |file: &str| text(file).and_then(|text| text.trim().parse::<Mac>().ok());
+        let flags = text("flags").and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
         let link = known.remove(&name).unwrap_or_else(|| Link {
             mac: mac("address"),
             carrier: text("carrier").is_some_and(|text| text.trim() == "1"),
@@ -50,6 +53,7 @@ pub fn links(sysfs: &Path) -> Vec<Link> {
         let driver = std::fs::read_link(entry.path().join("device/driver")).ok();
         found.push(Link {
             physical: entry.path().join("device").exists(),
+            idle: flags.is_some_and(|flags| flags & IFF_UP == 0) && !entry.path().join("phy80211").exists(),
             permanent: link.permanent.or_else(|| mac("bonding_slave/perm_hwaddr")),
             driver: driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned())),
             ..link
@@ -108,11 +112,18 @@ mod tests {
         put("enp1s0/bonding_slave/perm_hwaddr", "52:54:00:00:00:01\n");
         put("enp1s0/carrier", "1\n");
         put("enp1s0/device/vendor", "x");
+        put("enp1s0/flags", "0x1003\n");
+        put("enp2s0/device/vendor", "x");
+        put("enp2s0/flags", "0x1002\n");
+        put("wlp1s0/flags", "0x1002\n");
+        put("wlp1s0/phy80211/index", "0");
         put("bond0/address", "52:54:00:00:00:09\n");
         put("bonding_masters", "bond0\n");
         let found = links(directory.path());
         let names: Vec<_> = found.iter().map(|link| (link.name.as_str(), link.physical, link.carrier)).collect();
-        assert_eq!(names, [("bond0", false, false), ("enp1s0", true, true)]);
+        assert_eq!(names[..2], [("bond0", false, false), ("enp1s0", true, true)]);
+        let idle: Vec<_> = found.iter().filter(|link| link.idle).map(|link| &link.name).collect();
+        assert_eq!(idle, ["enp2s0"]);
         assert_eq!(found[1].identity().unwrap().to_string(), "52:54:00:00:00:01");
     }
 

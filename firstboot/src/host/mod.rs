@@ -135,6 +135,8 @@ pub struct Link {
     pub physical: bool,
     /// Whether it is up and something is at the other end of the cable.
     pub carrier: bool,
+    /// Whether it is wired and nothing has brought it up: most drivers then do not know whether a cable is in.
+    pub idle: bool,
     /// The module that serves it.
     pub driver: Option<String>,
 }

@@ -74,7 +74,7 @@ impl Service<'_> {
             }
             Outcome::Missing(missing) => missing,
         };
-        let others = if sealed || self.carriers()?.is_empty() { Vec::new() } else { self.fallbacks()? };
+        let others = if sealed || !self.may_be_cabled()? { Vec::new() } else { self.fallbacks()? };
         if !others.is_empty() {
             self.fall_back(others, &missing, plan, machine, journal)?;
         } else if !needed {
@@ -116,7 +116,7 @@ impl Service<'_> {
                     absent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
                 ),
             };
-            if look + 1 == SECONDS_ALONE * LOOKS && !needed && (networks.is_empty() || self.carriers()?.is_empty()) {
+            if look + 1 == SECONDS_ALONE * LOOKS && !needed && (networks.is_empty() || !self.may_be_cabled()?) {
                 break;
             }
             if look % (MEDIA_SECONDS * LOOKS) == MEDIA_SECONDS * LOOKS - 1 && !sealed && self.sources_changed(machine) {
@@ -188,6 +188,12 @@ impl Service<'_> {
     fn carriers(&self) -> Result<BTreeSet<String>, HostError> {
         let links = self.host.links()?.into_iter();
         Ok(links.filter(|link| link.physical && link.carrier).map(|link| link.name).collect())
+    }
+
+    /// Whether a cable is in, as far as anybody can know: an interface that no configuration means is never brought up, and
+    /// shows no carrier.
+    fn may_be_cabled(&self) -> Result<bool, HostError> {
+        Ok(self.host.links()?.into_iter().any(|link| link.physical && (link.carrier || link.idle)))
     }
 
     /// What works, but perhaps not as it was meant.

@@ -417,8 +417,8 @@ pub fn cabled() -> SimulatedHost {
     let host = machine();
     host.state().network = Some(follows_the_files);
     let mac = "52:54:00:00:00:01".parse().ok();
-    let link =
-        crate::host::Link { name: "enp1s0".into(), mac, permanent: mac, physical: true, carrier: true, driver: None };
+    let name = "enp1s0".into();
+    let link = crate::host::Link { name, mac, permanent: mac, physical: true, carrier: true, ..Default::default() };
     host.state().links = vec![link];
     host
 }
@@ -445,6 +445,17 @@ fn a_wrong_network_falls_back_to_dhcp_and_a_corrected_stick_is_read() {
     );
     assert_eq!(host.disk().joined, 1);
     assert!(host.text("/var/lib/ingot/network/good.json").contains("10.77.0.11/24"), "what works is kept");
+}
+
+#[test]
+fn an_interface_that_nothing_has_brought_up_may_have_a_cable() {
+    let host = cabled();
+    host.state().links[0].carrier = false;
+    host.state().links[0].idle = true;
+    let mut media = vec![wrong_stick(); 40];
+    media.push(stick("worker"));
+    let heard = run(&host, media);
+    assert_eq!(heard.codes(), [100, 200, 921, 920, 100, 200, 210, 300, 310, 400, 500]);
 }
 
 #[test]

@@ -105,7 +105,7 @@ mod tests {
 
     fn link(name: &str, mac: &str) -> Link {
         let mac = mac.parse().ok();
-        Link { name: name.into(), mac, permanent: mac, physical: true, carrier: true, driver: None }
+        Link { name: name.into(), mac, permanent: mac, physical: true, carrier: true, ..Link::default() }
     }
 
     fn machine() -> SimulatedHost {

@@ -11,7 +11,15 @@ fn networks(text: &str) -> Vec<Network> {
 
 fn link(name: &str, mac: &str) -> Link {
     let mac = mac.parse().ok();
-    Link { name: name.into(), mac, permanent: mac, physical: true, carrier: true, driver: Some("virtio_net".into()) }
+    Link {
+        name: name.into(),
+        mac,
+        permanent: mac,
+        physical: true,
+        carrier: true,
+        driver: Some("virtio_net".into()),
+        ..Link::default()
+    }
 }
 
 const HEADER: &str = "# Written by Ingot's first boot from the node's configuration.\n";
