@@ -14,9 +14,6 @@ const MAX_MESSAGE: u64 = 1024 * 1024;
 /// How long QEMU may take to answer: it answers between two slices of the guest's time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long QEMU may take to let go of the medium of a device that was pulled out.
-const RELEASE_LIMIT: Duration = Duration::from_secs(10);
-
 /// The name of the stick's device.
 pub const STICK: &str = "stick0";
 
@@ -43,8 +40,8 @@ pub enum QmpError {
 #[derive(Debug)]
 pub struct Qmp {
     stream: BufReader<UnixStream>,
-    /// How often the stick was pulled out.
-    pulled: u32,
+    /// How often a stick was put in.
+    plugged: u32,
 }
 
 impl Qmp {
@@ -62,7 +59,7 @@ impl Qmp {
         };
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        let mut qmp = Self { stream: BufReader::new(stream), pulled: 0 };
+        let mut qmp = Self { stream: BufReader::new(stream), plugged: 0 };
         let greeting = qmp.message()?;
         if greeting.get("QMP").is_none() {
             return Err(QmpError::Protocol(greeting.to_string()));
@@ -121,17 +118,18 @@ impl Qmp {
         self.execute("screendump", &json!({ "filename": path.display().to_string(), "format": "png" })).map(drop)
     }
 
-    /// Puts the stick in: the USB device of the medium that the machine was started with, which lies in this file.
+    /// Puts the stick in: a USB device whose medium lies in this file.
     ///
     /// # Errors
-    /// See [`QmpError`]; also where it is in already.
-    pub fn plug_stick(&mut self, file: &Path) -> Result<(), QmpError> {
-        let node = format!("medium{}", self.pulled);
-        if self.pulled > 0 {
-            // A guest that was reading when the stick was pulled keeps the old node busy for as long as it likes.
-            let file = json!({ "driver": "file", "filename": file.display().to_string(), "locking": "off" });
-            self.execute("blockdev-add", &json!({ "driver": "raw", "node-name": node, "file": file }))?;
-        }
+    /// See [`QmpError`]; also where one is in already.
+    pub fn plug_stick(&mut self, file: &Path, read_only: bool) -> Result<(), QmpError> {
+        // Each time a node of its own: a guest that was reading when the stick was pulled keeps the old one busy for as long
+        // as it likes.
+        self.plugged += 1;
+        let node = format!("stick{}", self.plugged);
+        let file = json!({ "driver": "file", "filename": file.display().to_string(), "locking": "off" });
+        let medium = json!({ "driver": "raw", "node-name": node, "read-only": read_only, "file": file });
+        self.execute("blockdev-add", &medium)?;
         let device = json!({
             "driver": "usb-storage", "id": STICK, "bus": "xhci.0", "drive": node,
             "serial": "ingot-stick", "removable": true,
@@ -139,34 +137,12 @@ impl Qmp {
         self.execute("device_add", &device).map(drop)
     }
 
-    /// Puts another medium in the place of the stick's, which must be pulled out.
-    ///
-    /// # Errors
-    /// See [`QmpError`].
-    pub fn change_stick(&mut self, path: &Path, read_only: bool) -> Result<(), QmpError> {
-        // The device lets go of it a moment after it is gone.
-        let deadline = Instant::now() + RELEASE_LIMIT;
-        while let Err(error) = self.execute("blockdev-del", &json!({ "node-name": "medium0" })) {
-            if !matches!(error, QmpError::Refused { .. }) || Instant::now() >= deadline {
-                return Err(error);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let node = json!({
-            "driver": "raw", "node-name": "medium0", "read-only": read_only,
-            "file": { "driver": "file", "filename": path.display().to_string() },
-        });
-        self.execute("blockdev-add", &node).map(drop)
-    }
-
     /// Pulls the stick out.
     ///
     /// # Errors
     /// See [`QmpError`]; also where it is not in.
     pub fn pull_stick(&mut self) -> Result<(), QmpError> {
-        self.execute("device_del", &json!({ "id": STICK }))?;
-        self.pulled += 1;
-        Ok(())
+        self.execute("device_del", &json!({ "id": STICK })).map(drop)
     }
 
     /// Presses the power button.
@@ -251,7 +227,7 @@ mod tests {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             writeln!(stream, r#"{{"QMP": {{}}}}"#).unwrap();
             let mut asked = Vec::new();
-            for _ in 0..5 {
+            for _ in 0..6 {
                 let mut line = String::new();
                 reader.read_line(&mut line).unwrap();
                 let request: Value = serde_json::from_str(&line).unwrap();
@@ -263,15 +239,16 @@ mod tests {
             asked
         });
         let mut qmp = connect(&path).unwrap();
-        qmp.plug_stick(Path::new("/s")).unwrap();
+        qmp.plug_stick(Path::new("/s"), false).unwrap();
         qmp.pull_stick().unwrap();
-        qmp.plug_stick(Path::new("/s")).unwrap();
+        qmp.plug_stick(Path::new("/s"), false).unwrap();
         let expected = [
             "qmp_capabilities null",
-            "device_add medium0",
+            "blockdev-add stick1",
+            "device_add stick1",
             "device_del null",
-            "blockdev-add medium1",
-            "device_add medium1",
+            "blockdev-add stick2",
+            "device_add stick2",
         ];
         assert_eq!(server.join().unwrap(), expected);
     }

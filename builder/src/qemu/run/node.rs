@@ -186,7 +186,7 @@ impl<'a> Node<'a> {
         self.machine.stick = stick == Stick::In;
         let (Some(running), Some((_, file))) = (&mut self.running, &self.machine.medium) else { return Ok(()) };
         let qmp = running.control()?;
-        let done = if self.machine.stick { qmp.plug_stick(file) } else { qmp.pull_stick() };
+        let done = if self.machine.stick { qmp.plug_stick(file, self.machine.read_only) } else { qmp.pull_stick() };
         done.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })
     }
 
@@ -211,10 +211,6 @@ impl<'a> Node<'a> {
         medium::write(&path, Medium::Usb.label(), &files)?;
         if self.machine.stick {
             self.stick(Stick::Out)?;
-        }
-        if let Some(running) = &mut self.running {
-            let changed = running.control()?.change_stick(&path, other.read_only);
-            changed.map_err(|source| QemuError::Control { guest: self.guest.name.clone(), source })?;
         }
         self.machine.medium = Some((Medium::Usb, path));
         self.machine.read_only = other.read_only;
