@@ -41,7 +41,7 @@ fn every_mistake_has_its_place_and_its_remedy() {
         ("[[step]]\nserver = 's'\nrequests = 'x'", "there is no server s; there are: none"),
         ("[[step]]\nguest = 'g'\nrequests = 'x'", "has a server, and no guest"),
         ("[[step]]\nserver = 's'\nrun = 'true'", "has a guest, and no server"),
-        ("[[step]]\nguest = 'g'\nrun = 'true'\nconfig = {}", "config belongs to a step with stick = \"in\""),
+        ("[[step]]\nguest = 'g'\nrun = 'true'\nconfig = {}", "belong to a step with stick = \"in\""),
         ("networks = ['n']\nmacs = { n = '53:54:00:00:00:01' }", "not a hardware address of one card"),
         ("[[guest]]\nname = 'g'\nrole = 'r'", "dir/a.toml:7:1: guest g: two guests have this name"),
         ("[[step]]\nguest = 'x'\nrun = 'true'", "dir/a.toml:7:1: there is no guest x; there are: g"),
@@ -62,7 +62,14 @@ fn every_mistake_has_its_place_and_its_remedy() {
         ("display = '640'", "is not the size of a screen"),
         ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'out'\nfiles = { a = '' }", "step with stick = \"in\""),
         ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'in'\nfiles = { '../a' = '' }", "not a plain file name"),
-        ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'in'\nsign = true", "sign and read_only belong to files"),
+        (
+            "medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'in'\nsign = true",
+            "sign and read_only belong to config or files",
+        ),
+        (
+            "medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'in'\nfiles = { 'node.toml' = '' }\nconfig = { version = 1 }",
+            "config and files say both what node.toml is",
+        ),
     ] {
         let error = parse(&format!("{HEAD}{tail}\n")).unwrap_err();
         assert!(error.contains(want), "{tail}: {error}");
