@@ -111,7 +111,7 @@ codes! {
     ReadyNoJoin = 510, "ready-no-join", Success, "everything is applied, and the role joins nothing", "";
     Left = 520, "left", Waiting,
         "the node has left its cluster, by command",
-        "plug in a medium with another configuration, flash the image again, or remove the machine";
+        "plug in a medium with another configuration, say `firstboot unseal` to let it join again, flash the image again, or remove the machine";
     // Failures.
     NoDisk = 901, "no-disk", Failure,
         "no disk holds a root that matches the root hash of the boot entry",
