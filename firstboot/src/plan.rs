@@ -54,9 +54,9 @@ impl Plan {
     /// The plan for a configuration on a machine whose image brings these archives.
     pub fn new(config: &NodeConfig, machine: &Machine, archives: Vec<Archive>) -> Self {
         let mut steps = vec![Step::Hostname(hostname(config, machine))];
-        steps.extend(config.timezone.clone().map(Step::Timezone));
         // The next ones also undo what an earlier configuration set, so they are there even when empty. Files may belong to
         // users, so those come first.
+        steps.push(Step::Timezone(config.timezone.clone()));
         steps.push(Step::Users(config.users.clone()));
         steps.push(Step::Ca(config.ca.clone()));
         steps.push(Step::Files(config.files.clone()));

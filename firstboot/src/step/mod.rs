@@ -66,8 +66,8 @@ impl StepError {
 pub enum Step {
     /// The host name, also in `/etc/hosts`.
     Hostname(Hostname),
-    /// The time zone.
-    Timezone(Timezone),
+    /// The time zone, where it is another than the image's.
+    Timezone(Option<Timezone>),
     /// Accounts of people.
     Users(Vec<User>),
     /// Whom the node trusts.
@@ -111,7 +111,8 @@ impl Step {
         let all = |items: &[HostAddress]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {
             Step::Hostname(name) => format!("host name {name}"),
-            Step::Timezone(zone) => format!("time zone {zone}"),
+            Step::Timezone(None) => "the image's time zone".into(),
+            Step::Timezone(Some(zone)) => format!("time zone {zone}"),
             Step::Users(users) if users.is_empty() => "no user but root".into(),
             Step::Users(users) => {
                 format!("users {}", users.iter().map(|user| user.name.to_string()).collect::<Vec<_>>().join(", "))
@@ -147,6 +148,7 @@ impl Step {
     /// True where it sets nothing: it then only undoes what an earlier configuration set, if one did.
     pub fn sets_nothing(&self) -> bool {
         match self {
+            Step::Timezone(zone) => zone.is_none(),
             Step::Users(users) => users.is_empty(),
             Step::Ca(ca) => *ca == Ca::default(),
             Step::Files(files) => files.is_empty(),
@@ -182,7 +184,7 @@ impl Step {
     pub fn effects(&self) -> Vec<Effect> {
         match self {
             Step::Hostname(name) => settings::hostname_effects(name),
-            Step::Timezone(zone) => settings::timezone_effects(zone),
+            Step::Timezone(zone) => settings::timezone_effects(zone.as_ref()),
             Step::Users(users) => users::effects(users),
             Step::Ca(ca) => ca::effects(ca),
             Step::Files(files) => files::effects(files),
@@ -202,7 +204,7 @@ impl Step {
     pub fn apply(&self, host: &dyn Host) -> Result<(), StepError> {
         match self {
             Step::Hostname(name) => settings::hostname(host, name),
-            Step::Timezone(zone) => settings::timezone(host, zone),
+            Step::Timezone(zone) => settings::timezone(host, zone.as_ref()),
             Step::Users(users) => users::apply(host, users),
             Step::Ca(ca) => ca::apply(host, ca),
             Step::Files(files) => files::apply(host, files),

@@ -1,7 +1,7 @@
 //! Host name, time zone, time servers, SSH keys.
 
 use super::effect::{Content, Effect, perform};
-use super::{PATIENCE, StepError};
+use super::{PATIENCE, StepError, layer};
 use crate::config::{HostAddress, Hostname, SshKey, Timezone};
 use crate::host::Host;
 
@@ -30,20 +30,51 @@ pub fn hostname(host: &dyn Host, name: &Hostname) -> Result<(), StepError> {
     Ok(())
 }
 
-pub fn timezone_effects(zone: &Timezone) -> Vec<Effect> {
+/// What a zone is: localtime(5), and the file in which Debian has its name.
+const ZONE: [&str; 2] = ["/etc/localtime", "/etc/timezone"];
+/// Says that the zone is of a configuration.
+const ZONE_IS_SET: &str = "/var/lib/ingot/timezone";
+/// What holds from the moment that a configuration has no zone any more until the image's own shows.
+const UNTIL_NEXT_START: &str = "Etc/UTC";
+
+fn zone_effects(zone: &str) -> Vec<Effect> {
+    let [link, name] = ZONE;
     vec![
-        Effect::Link { path: "/etc/localtime".into(), target: format!("../usr/share/zoneinfo/{zone}") },
-        Effect::text("/etc/timezone", format!("{zone}\n")),
+        Effect::Link { path: link.into(), target: format!("../usr/share/zoneinfo/{zone}") },
+        Effect::text(name, format!("{zone}\n")),
     ]
 }
 
-pub fn timezone(host: &dyn Host, zone: &Timezone) -> Result<(), StepError> {
+pub fn timezone_effects(zone: Option<&Timezone>) -> Vec<Effect> {
+    zone.map(|zone| zone_effects(zone.as_str())).unwrap_or_default()
+}
+
+pub fn timezone(host: &dyn Host, zone: Option<&Timezone>) -> Result<(), StepError> {
+    let Some(zone) = zone else { return image_timezone(host) };
     let file = format!("/usr/share/zoneinfo/{zone}");
     // An image without the database knows UTC all the same: no file means UTC.
     if !host.exists(&file) && zone.as_str() != "UTC" {
         return Err(StepError::Unfit(format!("time zone {zone}: the image has no {file}; is tzdata in the profile?")));
     }
-    perform(host, &timezone_effects(zone), PATIENCE)
+    for path in ZONE {
+        layer::take(host, path)?;
+    }
+    // Before what it says, so that a cut in between is undone too.
+    host.write(ZONE_IS_SET, b"", 0o600)?;
+    perform(host, &zone_effects(zone.as_str()), PATIENCE)
+}
+
+/// Gives the image's zone back, where an earlier configuration had set another.
+fn image_timezone(host: &dyn Host) -> Result<(), StepError> {
+    if !host.exists(ZONE_IS_SET) {
+        return Ok(());
+    }
+    perform(host, &zone_effects(UNTIL_NEXT_START), PATIENCE)?;
+    for path in ZONE {
+        layer::give_back(host, path)?;
+    }
+    host.remove(ZONE_IS_SET)?;
+    Ok(())
 }
 
 pub fn ssh_keys_effects(keys: &[SshKey]) -> Vec<Effect> {
@@ -92,6 +123,26 @@ mod tests {
             "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n# ingot: begin\n127.0.1.1 w1.lan w1\n# ingot: end\n"
         );
         assert_eq!(host.state().hostname, "w1.lan");
+    }
+
+    #[test]
+    fn a_zone_that_is_taken_away_gives_way_to_the_images() {
+        let host = SimulatedHost::default();
+        timezone(&host, None).unwrap();
+        assert!(!host.exists("/etc/timezone") && !host.exists("/var/lib/ingot/etc/reveal"));
+        let zone: Timezone = "Europe/Berlin".parse().unwrap();
+        host.write("/usr/share/zoneinfo/Europe/Berlin", b"TZif", 0o644).unwrap();
+        timezone(&host, Some(&zone)).unwrap();
+        assert_eq!(host.text("/etc/timezone"), "Europe/Berlin\n");
+        timezone(&host, None).unwrap();
+        assert_eq!(host.text("/etc/timezone"), "Etc/UTC\n");
+        assert_eq!(host.text("/var/lib/ingot/etc/reveal"), "localtime\ntimezone\n");
+        // Set by hand since then: it stays.
+        host.write("/etc/timezone", b"Asia/Tokyo\n", 0o644).unwrap();
+        timezone(&host, None).unwrap();
+        assert_eq!(host.text("/etc/timezone"), "Asia/Tokyo\n");
+        timezone(&host, Some(&zone)).unwrap();
+        assert!(!host.exists("/var/lib/ingot/etc/reveal"));
     }
 
     #[test]
