@@ -221,6 +221,11 @@ fn judge(
     if unfinished && (strong || own.is_some() || *content == Content::Blank) {
         return Ok((Action::Make { destroy: *content != Content::Blank }, None));
     }
+    // Somebody has said on the node that its data may go, and the list says that it may be destroyed: it need not be of
+    // any use any more, such as one whose key went with the mainboard.
+    if record.given_up.contains(identity) && listed(rule.wipe) && disk.taken.is_none() {
+        return Ok((Action::Make { destroy: *content != Content::Blank }, None));
+    }
     if own.is_some()
         && let Content::Marked { kind, uuid, .. } = content
     {
@@ -229,7 +234,7 @@ fn judge(
             return Ok((Action::Use, Some(*uuid).filter(|_| *kind != "luks")));
         }
         let why = format!(
-            "holds this rule's data as {kind}, and the rule now says {expected}: write {kind} again; to begin anew, give the rule another name, list the serial number under wipe and run `{}`",
+            "holds this rule's data as {kind}, and the rule now says {expected}: write {kind} again; to begin anew, list the serial number under wipe and run `{}`",
             disk.release_command()
         );
         return Err(refused(why));

@@ -107,6 +107,7 @@ pub fn make(host: &dyn Host, record: &mut Record, assignment: &Assignment<'_>) -
     }
     host.run("blockdev", &["--flushbufs", &node], PATIENCE)?;
     record.put(claim_of(assignment, State::Ready));
+    record.given_up.remove(&assignment.identity);
     record.save(host)?;
     // The links below /dev/disk/by-uuid follow what was just made.
     host.run("udevadm", &["trigger", "--action=change", "--settle", &node], PATIENCE)?;
@@ -241,7 +242,14 @@ where
     }
     let name = mapping(assignment);
     let unit = format!("systemd-cryptsetup@{}.service", super::units::escape_path(&name));
-    host.run("systemctl", &["start", &unit], PATIENCE).map_err(failed(&unit))?;
+    let started = host.run("systemctl", &["start", &unit], PATIENCE);
+    if disk.encrypt == Some(Encryption::Tpm2) {
+        let (rule, disk) = (assignment.rule.name.to_owned(), assignment.disk.to_string());
+        let release = assignment.disk.release_command();
+        started.map_err(|source| DiskError::Locked { rule, disk, unit, release, source: Box::new(source) })?;
+    } else {
+        started.map_err(failed(&unit))?;
+    }
     read_back(host, assignment, &format!("/dev/mapper/{name}"), LOOKED_AT)
 }
 

@@ -136,7 +136,7 @@ pub enum DiskError {
     },
     /// The key of an encrypted disk is gone.
     #[error(
-        "[[disk]] {rule}: {disk} is encrypted, and its key {path} is not on this state partition: put it back; to give its data up, run `{release}`, give the rule another name and list the disk under wipe"
+        "[[disk]] {rule}: {disk} is encrypted, and its key {path} is not on this state partition: put it back; to give its data up, list its serial number under wipe and run `{release}`"
     )]
     NoKey {
         /// The rule.
@@ -147,6 +147,22 @@ pub enum DiskError {
         path: String,
         /// What gives the disk up.
         release: String,
+    },
+    /// The TPM does not have the key of an encrypted disk, or does not give it.
+    #[error(
+        "[[disk]] {rule}: {disk} stays locked: the TPM does not give its key, as after a new mainboard, a cleared TPM or changed Secure Boot keys (`journalctl -b -u {unit}` says why; {source}); put back what was, or, to give its data up, list its serial number under wipe and run `{release}`"
+    )]
+    Locked {
+        /// The rule.
+        rule: String,
+        /// The disk.
+        disk: String,
+        /// The unit that should have opened it.
+        unit: String,
+        /// What gives the disk up.
+        release: String,
+        /// What systemd said.
+        source: Box<HostError>,
     },
     /// A disk does not mount.
     #[error(
@@ -277,7 +293,7 @@ pub fn settle(host: &dyn Host, disks: &[Disk], swap: Option<&Swap>, machine: &Ma
         host.run("systemctl", &["daemon-reload"], PATIENCE)?;
     }
     for assignment in &assignments {
-        start(host, assignment)?;
+        start(host, &mut record, assignment)?;
     }
     swap::start(host, swap_file)?;
     units::mark_settled(host, disks)?;
@@ -344,9 +360,10 @@ fn line(assignment: &Assignment<'_>) -> String {
 }
 
 /// Has a disk mounted, or swapped to.
-fn start(host: &dyn Host, assignment: &Assignment<'_>) -> Result<(), DiskError> {
+fn start(host: &dyn Host, record: &mut Record, assignment: &Assignment<'_>) -> Result<(), DiskError> {
     let Rule { name, purpose, .. } = assignment.rule;
     let Purpose::Data(disk) = purpose else {
+        record.keep(host, &assignment.identity)?;
         let device = units::device(assignment);
         let unit = units::escape_path(&device) + ".swap";
         if !swap::is_active(host, &[device, assignment.disk.node()])? {
@@ -356,6 +373,7 @@ fn start(host: &dyn Host, assignment: &Assignment<'_>) -> Result<(), DiskError> 
     };
     let path = disk.mount.of(assignment.number);
     if units::is_mounted(host, &path)? {
+        record.keep(host, &assignment.identity)?;
         return Ok(());
     }
     let unit = units::escape_path(&path) + ".mount";
@@ -366,6 +384,7 @@ fn start(host: &dyn Host, assignment: &Assignment<'_>) -> Result<(), DiskError> 
     if disk.encrypt.is_some() {
         make::unlock(host, assignment, disk, failed)?;
     }
+    record.keep(host, &assignment.identity)?;
     host.run("systemctl", &["start", &unit], MOUNT_PATIENCE).map_err(failed(&unit))?;
     Ok(())
 }

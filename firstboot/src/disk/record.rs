@@ -59,6 +59,9 @@ pub struct Record {
     pub claims: Vec<Claim>,
     /// What each disk that was finished once is known by, also when another took its number since. Its `wipe` is used up.
     pub finished: BTreeSet<String>,
+    /// What each disk is known by that somebody gave up and that is not in use again. Its `wipe` counts once more, whatever
+    /// is on it.
+    pub given_up: BTreeSet<String>,
     /// The size of the swap file that was made; 0 for none.
     pub swap_file_bytes: u64,
     /// The files that were written for all of it.
@@ -96,11 +99,23 @@ impl Record {
         self.finished.contains(identity) || self.of(identity).is_some_and(|claim| claim.state == State::Ready)
     }
 
-    /// Forgets a disk: it is one that this node has never had. False where it was none of this node's.
+    /// Forgets a disk: its data is given up. False where it was none of this node's.
     pub fn forget(&mut self, identity: &str) -> bool {
         let before = self.claims.len();
         self.claims.retain(|claim| claim.identity != identity);
-        self.finished.remove(identity) || self.claims.len() < before
+        let known = self.finished.remove(identity) || self.claims.len() < before;
+        if known {
+            self.given_up.insert(identity.to_owned());
+        }
+        known
+    }
+
+    /// A disk is about to be used, so nothing on it is given up any more.
+    ///
+    /// # Errors
+    /// The record could not be written.
+    pub fn keep(&mut self, host: &dyn Host, identity: &str) -> Result<(), HostError> {
+        if self.given_up.remove(identity) { self.save(host) } else { Ok(()) }
     }
 
     /// Puts a claim in the place of what was known of its disk and of its number.

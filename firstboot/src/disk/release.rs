@@ -1,7 +1,8 @@
 //! Giving a disk up: `firstboot release-disk`.
 //!
 //! Takes a disk that is in the machine and forgets that this node ever had it; nothing is written to the disk. From then
-//! on an empty one is claimed anew, and one with content only where its serial number is listed under `wipe`. No
+//! on an empty one is claimed anew, and one with content only where its serial number is listed under `wipe`, also where
+//! that is this node's own filesystem. A disk that is not listed is recognised by what is on it, and kept. No
 //! configuration can say it: what stands in a file stays there, and would give the next disk up too. Nothing else may
 //! change the record meanwhile; the command stops the service before.
 

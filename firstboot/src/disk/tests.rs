@@ -245,8 +245,71 @@ fn what_is_listed_under_wipe_is_wiped_once_and_never_again() {
     // Given up by hand, it is a disk like any other: its content goes where it is listed, and only there.
     assert!(release(&host, &host.machine(), "A1").unwrap().contains("serial A1"));
     refused(&host, THREE, &["serial A1) holds data of an unknown kind", "list its serial number under wipe"]);
-    host.state().disk.devices.get_mut("/dev/sdb").unwrap().clear(10 << 20, 1);
+    nothing_precious(&host, "sdb");
     assert_eq!(done(&host, &text).unwrap().made, 1);
+}
+
+/// The simulated machine ends the test when a disk that was in use is made anew; this one may be.
+fn nothing_precious(host: &SimulatedHost, name: &str) {
+    host.state().disk.devices.get_mut(&format!("/dev/{name}")).unwrap().clear(10 << 20, 1);
+}
+
+#[test]
+fn what_is_given_up_and_listed_is_made_anew_whatever_it_holds() {
+    let listed = format!("{THREE}wipe = [\"A1\"]\n");
+    let released = |text: &str| {
+        let host = machine();
+        done(&host, text).unwrap();
+        host.reboot();
+        release(&host, &host.machine(), "A1").unwrap();
+        nothing_precious(&host, "sdb");
+        host
+    };
+    // Its own filesystem, and even another kind of one.
+    let host = released(&listed);
+    assert_eq!(done(&host, &listed).unwrap().made, 1);
+    host.reboot();
+    assert_eq!(done(&host, &listed).unwrap().made, 0);
+    let ext4 = format!("{THREE}filesystem = \"ext4\"\nwipe = [\"A1\", \"A2\", \"A3\"]\n");
+    let host = released(THREE);
+    refused(&host, &ext4, &["serial A2) holds this rule's data as xfs"]);
+    for (serial, name) in [("A2", "sdc"), ("A3", "sdd")] {
+        release(&host, &host.machine(), serial).unwrap();
+        nothing_precious(&host, name);
+    }
+    assert_eq!(done(&host, &ext4).unwrap().made, 3);
+    // In use again, it is kept, also where it is listed later.
+    let host = released(THREE);
+    assert_eq!(done(&host, THREE).unwrap().made, 0);
+    host.reboot();
+    assert_eq!(done(&host, &listed).unwrap().made, 0);
+}
+
+#[test]
+fn a_disk_whose_key_went_with_the_mainboard_is_made_anew_when_it_is_given_up() {
+    let text = EVERYTHING.replace("key-file", "tpm2");
+    let host = everything();
+    done(&host, &text).unwrap();
+    host.reboot();
+    host.state().volatile.new_tpm = true;
+    let before = host.disk().devices;
+    for _ in 0..2 {
+        let error = done(&host, &text).unwrap_err();
+        assert!(error.contains("stays locked: the TPM does not give its key"), "{error}");
+        assert!(
+            error.contains("list its serial number under wipe and run `/usr/lib/ingot/firstboot release-disk A2`"),
+            "{error}"
+        );
+    }
+    let listed = text.replace("encrypt = ", "wipe = [\"A2\"]\nencrypt = ");
+    assert!(done(&host, &listed).unwrap_err().contains("stays locked"));
+    assert_eq!(host.disk().devices, before);
+    release(&host, &host.machine(), "A2").unwrap();
+    // Given up and not listed, it is what it was.
+    assert!(done(&host, &text).unwrap_err().contains("stays locked"));
+    assert_eq!(host.disk().devices, before);
+    host.state().volatile.new_tpm = false;
+    assert_eq!(done(&host, &listed).unwrap().made, 1);
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub struct Volatile {
     pub directories: BTreeSet<String>,
     /// What is there and refuses to be read.
     pub unreadable: BTreeSet<&'static str>,
+    /// The TPM is another one than when keys were given to it.
+    pub new_tpm: bool,
 }
 
 impl SimulatedHost {
@@ -160,6 +162,9 @@ pub fn run(state: &mut State, program: &str, arguments: &[&str], whole: bool) ->
             Ok(Vec::new())
         }
         ("df", _) => Ok(b"Avail\n100000000000\n".to_vec()),
+        ("systemctl", ["start", unit]) if unit.starts_with("systemd-cryptsetup@") && state.volatile.new_tpm => {
+            Err(format!("Job for {unit} failed because the control process exited with error code."))
+        }
         ("systemctl", ["start", unit]) if unit.starts_with("systemd-cryptsetup@") => {
             let name =
                 unit.trim_start_matches("systemd-cryptsetup@").trim_end_matches(".service").replace("\\x2d", "-");
