@@ -139,6 +139,7 @@ impl Plan {
 fn engine(join: Option<&Join>) -> Engine {
     match join.map(|join| &join.system) {
         Some(System::Kubeadm(kubeadm)) if !kubeadm.uses_docker() => Engine::Containerd,
+        Some(System::K3s(_)) => Engine::K3s,
         _ => Engine::Docker,
     }
 }
@@ -189,6 +190,7 @@ mod tests {
         for (join, expected) in [
             ("driver = \"docker-swarm\"\nrole = \"manager\"\nmanagers = [\"10.77.0.10\"]", Engine::Docker),
             (kubeadm, Engine::Containerd),
+            ("driver = \"k3s\"\nrole = \"agent\"\nservers = [\"10.77.0.10\"]", Engine::K3s),
             (&format!("{kubeadm}\ncri_socket = \"unix:///run/cri-dockerd.sock\""), Engine::Docker),
         ] {
             let text = format!("version = 1\n[join]\n{join}\nsecret = \"{SECRET}\"\n");

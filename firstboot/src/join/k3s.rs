@@ -28,7 +28,7 @@ use super::{
 use crate::config::{Endpoint, HostAddress, K3s, K3sRole, Secret};
 use crate::host::Host;
 use crate::rendezvous::{Asker, Seat, derive_hex};
-use crate::step::Effect;
+use crate::step::{Effect, images};
 
 const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 const TOKEN: &str = "/etc/rancher/k3s/token";
@@ -338,6 +338,8 @@ impl Driver for K3sDriver {
         for path in [TOKEN, AGENT_TOKEN, GIVEN_TOKEN, THROUGH, FIRST, CONFIG] {
             host.remove(path)?;
         }
+        // The image's own images are not the cluster's.
+        images::give_to_k3s(host)?;
         Ok(())
     }
 

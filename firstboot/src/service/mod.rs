@@ -46,8 +46,7 @@ use crate::provider::{SignatureError, Sources};
 use crate::rendezvous::{NodeIdentity, Seat};
 use crate::report::Report;
 use crate::status::Code;
-use crate::step::images::DIRECTORY;
-use crate::step::{Archive, Step, StepError};
+use crate::step::{Archive, Engine, Step, StepError, images};
 
 /// How long systemd may take to accept a job.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -299,8 +298,9 @@ impl<'a> Service<'a> {
             }
             driver.preflight(self.host)?;
         }
-        // The images are the container engine's, which not every driver needs.
-        if !plan.engine_steps.is_empty() && self.host.engine(&Request::get("/_ping")).is_err() {
+        // Not every driver needs Docker, and images may be there for another engine.
+        let for_docker = |step: &Step| matches!(step, Step::LoadImages(Engine::Docker, _));
+        if plan.engine_steps.iter().any(for_docker) && self.host.engine(&Request::get("/_ping")).is_err() {
             start_docker(self.host)?;
         }
         self.carry_out(&plan.engine_steps, journal)?;
@@ -410,9 +410,6 @@ fn identity(host: &dyn Host, machine: &Machine, loaded: &Loaded) -> Result<NodeI
 
 /// The archives of container images that the image brings, in the order of their names.
 fn archives(host: &dyn Host, facts: &ImageFacts) -> Result<Vec<Archive>, HostError> {
-    let files = host.list(DIRECTORY)?.into_iter();
-    Ok(files
-        .filter(|(name, _)| name.rsplit_once('.').is_some_and(|(_, extension)| extension == "tar"))
-        .map(|(name, bytes)| Archive { name, bytes, image: facts.id.clone() })
-        .collect())
+    let brought = images::brought(host)?.into_iter();
+    Ok(brought.map(|(name, bytes)| Archive { name, bytes, image: facts.id.clone() }).collect())
 }

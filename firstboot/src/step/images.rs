@@ -1,6 +1,7 @@
 //! The container images that came with the image: archives of `docker save` below `/usr/share/ingot/containers`.
 //!
-//! They go where the node's containers run: into Docker, or into the part of containerd's store that the kubelet uses.
+//! They go where the node's containers run: into Docker, into the part of containerd's store that the kubelet uses, or to
+//! where k3s looks for them when it starts.
 
 use std::fmt;
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Effect, StepError};
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::join::engine::{Body, EngineError, Request};
 
 /// Where the archives lie.
@@ -21,6 +22,8 @@ const LOAD: &str = "/images/load?quiet=1";
 /// containerd's own program, and the namespace of the Container Runtime Interface.
 const CTR: &str = "ctr";
 const IMPORT: [&str; 4] = ["--namespace", "k8s.io", "images", "import"];
+/// What k3s takes into its own containerd at every start (docs.k3s.io/installation/airgap); it follows links.
+const K3S: &str = "/var/lib/rancher/k3s/agent/images";
 /// How long importing one archive may take.
 const IMPORT_PATIENCE: Duration = Duration::from_mins(10);
 const MAXIMUM_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -32,6 +35,8 @@ pub enum Engine {
     Docker,
     /// containerd, for a kubelet.
     Containerd,
+    /// The containerd that k3s brings and starts itself.
+    K3s,
 }
 
 impl fmt::Display for Engine {
@@ -39,6 +44,7 @@ impl fmt::Display for Engine {
         f.write_str(match self {
             Engine::Docker => "Docker",
             Engine::Containerd => "containerd",
+            Engine::K3s => "k3s",
         })
     }
 }
@@ -97,7 +103,32 @@ pub fn images_of(archive: &Path) -> io::Result<Vec<ArchiveImage>> {
     Err(io::Error::new(io::ErrorKind::InvalidData, "it has no manifest.json; make it with `docker save`"))
 }
 
-/// One request or command for each archive.
+/// The names of the archives that the image brings, with their sizes, sorted.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn brought(host: &dyn Host) -> Result<Vec<(String, u64)>, HostError> {
+    let is_archive = |(name, _): &(String, u64)| name.rsplit_once('.').is_some_and(|(_, extension)| extension == "tar");
+    Ok(host.list(DIRECTORY)?.into_iter().filter(is_archive).collect())
+}
+
+/// The link for k3s, and what it leads to.
+fn for_k3s(name: &str) -> [String; 2] {
+    [format!("{K3S}/ingot-{name}"), format!("{DIRECTORY}/{name}")]
+}
+
+/// Puts the image's archives where k3s looks for them.
+///
+/// # Errors
+/// A link cannot be made.
+pub fn give_to_k3s(host: &dyn Host) -> Result<(), HostError> {
+    brought(host)?.iter().try_for_each(|(name, _)| {
+        let [path, target] = for_k3s(name);
+        host.link(&path, &target)
+    })
+}
+
+/// One request, command or link for each archive.
 pub fn effects(engine: Engine, archives: &[Archive]) -> Vec<Effect> {
     let one = |archive: &Archive| {
         let path = archive.path();
@@ -106,6 +137,10 @@ pub fn effects(engine: Engine, archives: &[Archive]) -> Vec<Effect> {
             Engine::Containerd => {
                 let [namespace, name, images, import] = IMPORT;
                 Effect::run([CTR, namespace, name, images, import, &path])
+            }
+            Engine::K3s => {
+                let [path, target] = for_k3s(&archive.name);
+                Effect::Link { path, target }
             }
         }
     };
@@ -117,6 +152,10 @@ pub fn load(host: &dyn Host, engine: Engine, archives: &[Archive]) -> Result<(),
     archives.iter().try_for_each(|archive| match engine {
         Engine::Docker => load_into_docker(host, archive),
         Engine::Containerd => import(host, archive),
+        Engine::K3s => {
+            let [path, target] = for_k3s(&archive.name);
+            Ok(host.link(&path, &target)?)
+        }
     })
 }
 
@@ -214,6 +253,21 @@ mod tests {
         assert_eq!(host.state().commands, [command.as_str()]);
         let planned: Vec<String> = effects(Engine::Containerd, &[archive]).iter().flat_map(Effect::lines).collect();
         assert_eq!(planned, [format!("run {command}")], "what is planned is what is done");
+    }
+
+    #[test]
+    fn k3s_finds_the_images_where_it_looks_for_them() {
+        let host = crate::host::simulated::SimulatedHost::default();
+        host.put(&format!("{DIRECTORY}/pause.tar"), "x");
+        host.put(&format!("{DIRECTORY}/README"), "x");
+        let archive = Archive { name: "pause.tar".into(), bytes: 1, image: "i".into() };
+        load(&host, Engine::K3s, std::slice::from_ref(&archive)).unwrap();
+        let given = host.disk();
+        let planned: Vec<String> = effects(Engine::K3s, &[archive]).iter().flat_map(Effect::lines).collect();
+        assert_eq!(planned, [format!("link {K3S}/ingot-pause.tar -> {DIRECTORY}/pause.tar")]);
+        assert!(host.state().commands.is_empty());
+        give_to_k3s(&host).unwrap();
+        assert_eq!(host.disk(), given, "it is the same by both ways");
     }
 
     #[test]

@@ -200,6 +200,8 @@ fn every_driver_joins_and_a_second_boot_changes_nothing() {
             }
         }
         let commands = host.state().commands.join("\n");
+        let own_engine = ["k3s", "kubeadm"].iter().any(|driver| kind.name.starts_with(driver));
+        assert_eq!(commands.contains("docker.service"), !own_engine, "{}: whose images go into Docker", kind.name);
         for secret in [SECRET, "a-token-of-agents", "n0t-the", "7d1f0a6e2c9d", "a-$-lic", "f395accd"] {
             assert!(!commands.contains(secret), "{}: a secret is an argument", kind.name);
         }
