@@ -25,7 +25,7 @@ pub enum ProcessError {
         command: String,
         /// Its status.
         status: String,
-        /// The end of what it printed.
+        /// The end of what it printed, and errors that it named before.
         tail: String,
     },
     /// It was killed after its time limit.
@@ -69,14 +69,40 @@ pub fn run(program: &str, arguments: &[&str], limit: Duration) -> Result<Vec<u8>
     }
     let said = if output.stderr.iter().all(u8::is_ascii_whitespace) { &output.stdout } else { &output.stderr };
     let text = String::from_utf8_lossy(said);
+    Err(ProcessError::Failed { command, status: output.status.to_string(), tail: last_words(&text) })
+}
+
+/// How many lines of each kind are kept.
+const LINES: usize = 3;
+
+/// The last lines that a program printed, and before them the last ones that begin as errors: kubeadm ends with advice, and
+/// says what is wrong above it.
+fn last_words(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let tail = lines[lines.len().saturating_sub(3)..].join("; ");
-    Err(ProcessError::Failed { command, status: output.status.to_string(), tail })
+    let (before, last) = lines.split_at(lines.len().saturating_sub(LINES));
+    let is_error =
+        |line: &&&str| ["[ERROR", "error", "Error", "ERROR", "fatal"].iter().any(|sign| line.starts_with(sign));
+    let errors: Vec<&str> = before.iter().filter(is_error).copied().collect();
+    let errors = &errors[errors.len().saturating_sub(LINES)..];
+    errors.iter().chain(last).copied().collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_kept_where_advice_follows() {
+        let said = "[init] Using version\nerror execution phase preflight: [preflight] Some fatal errors occurred:\n\
+                    \t[ERROR ImagePull]: failed to pull image k8s.gcr.io/coredns:1.7.0\n, error: exit status 1\n\
+                    [preflight] If you know what you are doing\nTo see the stack trace\n";
+        let expected = "error execution phase preflight: [preflight] Some fatal errors occurred:; \
+                        [ERROR ImagePull]: failed to pull image k8s.gcr.io/coredns:1.7.0; , error: exit status 1; \
+                        [preflight] If you know what you are doing; To see the stack trace";
+        assert_eq!(last_words(said), expected);
+        assert_eq!(last_words("a\n\nb\n c\nd"), "b; c; d");
+        assert_eq!(last_words(""), "");
+    }
 
     #[test]
     fn failures_are_told_apart() {
