@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::QemuError;
 use crate::process::Tool;
 
-/// Starts the programs of this stage: `qemu-system-x86_64`, `qemu-img`, `ssh`, `ssh-keygen`.
+/// Starts the programs of this stage: `qemu-system-x86_64`, `qemu-img`, `swtpm`, `ssh`, `ssh-keygen`.
 ///
 /// What it starts must see the network of the host (for `ssh` to a forwarded port on 127.0.0.1), `/dev/kvm`
 /// where the host has it, and every path of `binds`, readable and writable, under its own name. It must die with us.

@@ -43,6 +43,8 @@ pub struct Machine {
     pub read_only: bool,
     /// Its screen.
     pub display: Option<Display>,
+    /// The socket of its TPM 2.0, if it has one.
+    pub tpm: Option<PathBuf>,
     /// Ports of switches, with the hardware address of the card there, in the order of the cards.
     pub cards: Vec<(Port, String)>,
     /// Hardware address of the card that carries ssh; none, no such card.
@@ -111,6 +113,10 @@ impl Machine {
             line.pair("-fw_cfg", &format!("name={},file={}", escape(name), path(file)));
         }
         line.pair("-device", "virtio-rng-pci");
+        if let Some(socket) = &self.tpm {
+            line.pair("-chardev", &format!("socket,id=tpm0,path={}", path(socket)));
+            line.pair("-tpmdev", "emulator,id=tpm0,chardev=tpm0").pair("-device", "tpm-crb,tpmdev=tpm0");
+        }
         line.pair("-qmp", &format!("unix:{},server=on,wait=off", path(&self.control)));
         self.serial_port(&mut line);
         self.disks(&mut line);
@@ -259,6 +265,7 @@ mod tests {
             stick: true,
             read_only: false,
             display: None,
+            tpm: Some("/r/g,1.tpm".into()),
             cards: vec![(
                 Port { guest: "/r/n.guest".into(), switch: "/r/n.switch".into() },
                 "52:54:00:00:00:01".into(),
@@ -279,6 +286,7 @@ mod tests {
         assert!(line.contains("type=11,value=a=b,,c "), "{line}");
         assert!(line.contains("kernel-cmdline-extra=no_timer_check x=y,,z w "), "{line}");
         assert!(line.contains("-fw_cfg name=opt/a,file=/r/g.fw0 "), "{line}");
+        assert!(line.contains("-chardev socket,id=tpm0,path=/r/g,,1.tpm "), "{line}");
         assert!(line.contains("virtio-blk-pci,serial=D1,drive=data0"), "{line}");
         assert!(line.contains("nvme,serial=ingot0,drive=disk0,bootindex=0,logical_block_size=4096"), "{line}");
     }

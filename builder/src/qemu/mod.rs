@@ -10,6 +10,7 @@
 //! scenario  the file format             variables  ${secret} and its like in node configuration
 //! disk      a private disk per guest    medium     the volume that hands the configuration to the node
 //! machine   the command line            guest      a running virtual machine, qmp its control channel
+//! tpm       a TPM 2.0 per guest that has one
 //! switch    Ethernet among the guests   console    the serial log, its status codes and panics
 //! ssh       commands inside a guest     server     HTTP for guests, and what they asked
 //! site_key  signs what sticks bring
@@ -33,6 +34,7 @@ pub mod server;
 mod site_key;
 pub mod ssh;
 pub mod switch;
+pub mod tpm;
 pub mod variables;
 
 use std::path::{Path, PathBuf};
@@ -104,6 +106,14 @@ pub enum QemuError {
         guest: String,
         /// What went wrong.
         source: qmp::QmpError,
+    },
+    /// The TPM of a guest does not start.
+    #[error("the TPM of guest {guest} does not start; is swtpm there?{}", said(.tail))]
+    Tpm {
+        /// The guest.
+        guest: String,
+        /// The last lines that swtpm printed.
+        tail: String,
     },
     /// No UEFI firmware was found on the host.
     #[error("no UEFI firmware for x86-64 found on this host; on Debian and Ubuntu install the package ovmf")]

@@ -37,7 +37,7 @@ mod tests;
 
 pub use check::FW_CFG;
 pub use display::Display;
-pub use step::{Check, OtherStick, Power, PowerCuts, Step, Stick};
+pub use step::{Between, Check, OtherStick, Power, PowerCuts, Step, Stick};
 
 /// What is wrong with a scenario file.
 #[derive(Debug, Error)]
@@ -105,6 +105,9 @@ pub struct Guest {
     /// The disk's logical sector size in bytes: 512 or 4096.
     #[serde(default = "default_sector")]
     pub sector: u32,
+    /// Whether it has a TPM 2.0, a blank one at first.
+    #[serde(default)]
+    pub tpm: bool,
     /// A screen; none where not given.
     pub display: Option<Display>,
     /// More disks, empty ones, beside the one that it boots from.

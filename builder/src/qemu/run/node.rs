@@ -16,6 +16,7 @@ use crate::qemu::machine::{Machine, Serial};
 use crate::qemu::scenario::{FW_CFG, Guest, Medium, OtherStick, SSH_NETWORK, Scenario, Stick};
 use crate::qemu::site_key::SiteKey;
 use crate::qemu::switch::{Port, Switch};
+use crate::qemu::tpm::Tpm;
 use crate::qemu::variables::{VariableError, Variables};
 use crate::qemu::{QemuError, at, disk, medium};
 
@@ -74,6 +75,7 @@ pub(super) struct Node<'a> {
     pub port: u16,
     variables: Variables,
     machine: Machine,
+    tpm: Option<Tpm>,
     image: PathBuf,
     /// How many other sticks there were.
     sticks: u32,
@@ -123,6 +125,7 @@ impl<'a> Node<'a> {
         let (firmware_code, firmware_variables) = firmware(place, name)?;
         let log = place.work.join(format!("{name}.console.log"));
         std::fs::write(&log, b"").map_err(at("cannot write", &log))?;
+        let tpm = guest.tpm.then(|| Tpm::new(name, place.work, place.runtime)).transpose()?;
         let machine = Machine {
             name: name.clone(),
             accelerator: place.accelerator,
@@ -140,6 +143,7 @@ impl<'a> Node<'a> {
             stick: guest.stick,
             read_only: false,
             display: guest.display,
+            tpm: tpm.as_ref().map(|tpm| tpm.socket().to_owned()),
             cards: wiring.cards(guest),
             ssh_mac: Some(guest.mac(SSH_NETWORK)),
             // Servers are on the host, and QEMU lets guests reach that only together with everything behind it.
@@ -157,6 +161,7 @@ impl<'a> Node<'a> {
             port: 0,
             variables,
             machine,
+            tpm,
             image: image.path,
             sticks: 0,
         })
@@ -169,6 +174,9 @@ impl<'a> Node<'a> {
         }
         self.ended = None;
         self.console.power_on();
+        if let Some(tpm) = &mut self.tpm {
+            tpm.start(launcher)?;
+        }
         let mut running = Running::start(launcher, &self.machine, &self.image, &self.messages)?;
         self.port = running.ssh_port()?;
         self.running = Some(running);
@@ -238,6 +246,11 @@ impl<'a> Node<'a> {
     /// Makes the disk larger; the guest must be off.
     pub fn grow_disk(&self, launcher: &dyn Launcher, gib: u64) -> Result<(), QemuError> {
         self.machine.disk.grow(launcher, &self.image, gib)
+    }
+
+    /// Puts a blank TPM in; the guest must be off.
+    pub fn replace_tpm(&mut self) -> Result<(), QemuError> {
+        self.tpm.as_mut().map_or(Ok(()), Tpm::replace)
     }
 
     /// Why it cannot go on, if so.

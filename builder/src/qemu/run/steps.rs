@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::qemu::console::{Seen, Status};
 use crate::qemu::launcher::Launcher;
 use crate::qemu::report::{Outcome, StepReport};
-use crate::qemu::scenario::{Check, Power, PowerCuts, Step};
+use crate::qemu::scenario::{Between, Check, Power, PowerCuts, Step};
 use crate::qemu::server::{Asked, Server};
 use crate::qemu::site_key::SiteKey;
 use crate::qemu::ssh::{Ended, Key, Ssh};
@@ -107,8 +107,8 @@ impl Run<'_> {
         };
         match &step.check {
             // A guest that cannot be acted on is a finding, with its log in the report, as one that does not answer.
-            Check::Power { power, disk_gib } => {
-                self.power(index, *power, *disk_gib).or_else(|error| Ok(Found::bad("", error.to_string())))
+            Check::Power { power, between } => {
+                self.power(index, *power, *between).or_else(|error| Ok(Found::bad("", error.to_string())))
             }
             Check::PowerCuts(cuts) => {
                 self.power_cuts(index, cuts, limit).or_else(|error| Ok(Found::bad("", error.to_string())))
@@ -148,17 +148,20 @@ impl Run<'_> {
         }
     }
 
-    fn power(&mut self, index: usize, power: Power, disk_gib: Option<u64>) -> Result<Found, QemuError> {
+    fn power(&mut self, index: usize, power: Power, between: Between) -> Result<Found, QemuError> {
         let launcher = self.launcher;
         let node = &mut self.nodes[index];
         if matches!(power, Power::Cut | Power::Cycle) {
             node.switch_off()?;
         }
-        if let Some(gib) = disk_gib {
-            if node.running.is_some() {
-                return Ok(Found::bad("", "the disk cannot be made larger while the guest is on"));
-            }
+        if between != Between::default() && node.running.is_some() {
+            return Ok(Found::bad("", "the disk and the TPM cannot be changed while the guest is on"));
+        }
+        if let Some(gib) = between.disk_gib {
             node.grow_disk(launcher, gib)?;
+        }
+        if between.new_tpm {
+            node.replace_tpm()?;
         }
         if matches!(power, Power::On | Power::Cycle) {
             node.switch_on(launcher)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::step::{Check, Written};
+use super::step::{Between, Check, Written};
 use super::{Bus, Guest, Medium, SSH_NETWORK, Scenario, ScenarioError, Server};
 
 #[derive(Deserialize)]
@@ -103,6 +103,12 @@ fn check(file: File, path: &Path) -> Result<Scenario, Problem> {
         let has_display = |guest: &Guest| guest.name == step.guest && guest.display.is_some();
         if matches!(step.check, Check::Screen(_)) && !guests.iter().any(has_display) {
             return Err((span, format!("guest {} has no display; say display = \"1280x800\"", step.guest)));
+        }
+        let has_tpm = |guest: &Guest| guest.name == step.guest && guest.tpm;
+        if matches!(step.check, Check::Power { between: Between { new_tpm: true, .. }, .. })
+            && !guests.iter().any(has_tpm)
+        {
+            return Err((span, format!("guest {} has no TPM to replace; say tpm = true", step.guest)));
         }
         steps.push(step);
     }

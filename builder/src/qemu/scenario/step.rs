@@ -84,11 +84,20 @@ pub enum Check {
     Power {
         /// What happens to it.
         power: Power,
-        /// The size that the disk is grown to before it is switched on, in GiB.
-        disk_gib: Option<u64>,
+        /// What is changed in the machine before it is switched on.
+        between: Between,
     },
     /// Power is cut again and again, and comes back each time.
     PowerCuts(PowerCuts),
+}
+
+/// What somebody does to a machine that is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Between {
+    /// The size that the disk is grown to, in GiB.
+    pub disk_gib: Option<u64>,
+    /// Whether a blank TPM takes the place of the one before, as with another mainboard.
+    pub new_tpm: bool,
 }
 
 /// Power cuts at moments that chance draws.
@@ -200,6 +209,8 @@ pub(super) struct Written {
     power: Option<Power>,
     power_cuts: Option<WrittenCuts>,
     disk_gib: Option<u64>,
+    #[serde(default)]
+    new_tpm: bool,
     within_seconds: Option<u64>,
 }
 
@@ -247,6 +258,7 @@ impl Written {
         only("without", !self.without.is_empty(), "console or state", self.console.is_some() || self.state.is_some())?;
         only("holds_seconds", self.holds_seconds.is_some(), "state", self.state.is_some())?;
         only("disk_gib", self.disk_gib.is_some(), "power", self.power.is_some())?;
+        only("new_tpm", self.new_tpm, "power", self.power.is_some())?;
         only("apart_seconds", self.apart_seconds.is_some(), "requests", self.requests.is_some())?;
         only("at_least", self.at_least.is_some(), "requests", self.requests.is_some())?;
         let looks = "run, console, state, on_stick, requests or power_cuts";
@@ -281,10 +293,11 @@ impl Written {
             let cuts = cuts.cuts()?;
             (format!("{} power cuts", cuts.count), Check::PowerCuts(cuts))
         } else if let Some(power) = self.power {
-            if power == Power::Cut && self.disk_gib.is_some() {
-                return Err("disk_gib grows the disk before it is switched on: use it with on or cycle".into());
+            let between = Between { disk_gib: self.disk_gib, new_tpm: self.new_tpm };
+            if power == Power::Cut && between != Between::default() {
+                return Err("disk_gib and new_tpm come before it is switched on: use them with on or cycle".into());
             }
-            (format!("power {power:?}").to_lowercase(), Check::Power { power, disk_gib: self.disk_gib })
+            (format!("power {power:?}").to_lowercase(), Check::Power { power, between })
         } else {
             let whole = |text: &String| pattern(&format!("(?s){text}"));
             let what = match (&self.requests, &self.never) {

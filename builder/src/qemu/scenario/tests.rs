@@ -59,6 +59,8 @@ fn every_mistake_has_its_place_and_its_remedy() {
         ("[[step]]\nguest = 'g'\non_stick = 'a'", "dir/a.toml:7:1: guest g has no USB medium"),
         ("[[step]]\nguest = 'g'\nscreen = 'a'", "guest g has no display; say display = \"1280x800\""),
         ("display = '640x480'\n[[step]]\nguest = 'g'\nscreen = '../a'", "the picture \"../a\" has other characters"),
+        ("[[step]]\nguest = 'g'\npower = 'on'\nnew_tpm = true", "guest g has no TPM to replace; say tpm = true"),
+        ("tpm = true\n[[step]]\nguest = 'g'\npower = 'cut'\nnew_tpm = true", "use them with on or cycle"),
         ("display = '640'", "is not the size of a screen"),
         ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'out'\nfiles = { a = '' }", "step with stick = \"in\""),
         ("medium = 'usb'\n[[step]]\nguest = 'g'\nstick = 'in'\nfiles = { '../a' = '' }", "not a plain file name"),
