@@ -19,7 +19,7 @@ pub enum ProcessError {
         source: std::io::Error,
     },
     /// It ended with an error.
-    #[error("{command} failed ({status}): {tail}")]
+    #[error("{command} failed ({status}){}", said(.tail))]
     Failed {
         /// The command line.
         command: String,
@@ -36,6 +36,11 @@ pub enum ProcessError {
         /// The limit.
         seconds: u64,
     },
+}
+
+/// What a program said, where it said anything.
+fn said(tail: &str) -> String {
+    if tail.is_empty() { String::new() } else { format!(": {tail}") }
 }
 
 /// Runs a program to its end and gives its standard output.

@@ -204,7 +204,8 @@ pub fn follow(reporter: &Reporter<'_>, host: &dyn Host) {
         if is_due(&drawn, &lines, now) && write(&frame(&lines)) {
             drawn = (lines, now);
         }
-        if snapshot.closed || snapshot.abandoned {
+        // Not where it is only closed: whether the stick may be pulled out is known a moment after the goal.
+        if snapshot.abandoned {
             return;
         }
         let next = snapshot.status.as_ref().and_then(|status| status.next_try_uptime_ms);
