@@ -13,7 +13,9 @@ use clap::{Parser, Subcommand};
 use crate::config::{Document, Format, Loaded, MachineMatch, check};
 use crate::host::{Host, RealHost};
 use crate::provider::{BlockDevices, NodeSources, ROLE_DEFAULTS};
-use crate::report::{Node, Report, Reporter, STATUS_FILE, Status, notify, post, read_status, screen, stick, uptime_ms};
+use crate::report::{
+    Beside, Node, Report, Reporter, STATUS_FILE, Status, notify, post, read_status, screen, stick, uptime_ms,
+};
 use crate::service::{Closing, Service, leave, look_at_plugged_medium, serve, unseal};
 use crate::status::Severity;
 
@@ -157,18 +159,13 @@ fn restart_service(host: &RealHost) -> u8 {
 
 fn medium() -> u8 {
     let host = RealHost::default();
-    let (reporter, media) = (Reporter::new(&host, true), BlockDevices::default());
-    let before = read_status(&host);
+    let (reporter, media) = (Beside::new(&host, true), BlockDevices::default());
     let sources = NodeSources::new(&host, &media);
     let taken = look_at_plugged_medium(&mut Service::new(&host, &reporter, &sources), &host);
     match taken {
         Ok(true) => restart_service(&host),
         Ok(false) => {
-            // The node is still what it was.
-            if let Some(before) = before.filter(|before| read_status(&host).is_some_and(|now| now.code != before.code))
-            {
-                reporter.report(before.code, &before.text);
-            }
+            reporter.take_back();
             0
         }
         Err(error) => {

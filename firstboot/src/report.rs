@@ -8,9 +8,12 @@
 //! (serial and screen) and `/dev/console` is only the last of them, so the line is written to each by itself, and
 //! never waits: a serial port with flow control and nothing behind it must not stop a boot.
 
+mod beside;
 pub mod post;
 pub mod screen;
 pub mod stick;
+
+pub use beside::Beside;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
